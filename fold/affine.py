@@ -1,0 +1,243 @@
+"""The algebra: a value as one convolution of its anchor, and how such values compose.
+
+`Geometry` is the shape of a convolution and knows how shapes compose; `AffineConv` adds the weights.
+Conventions are PyTorch's: cross-correlation, weight `[out, in / groups, *kernel]`, zero padding. The number of
+spatial axes is free; none at all is a linear layer. Two layers in a row are, per axis (layer 1 first)
+
+    output[o, x] = b2 + sum over m, c of W2[o, m, c] * (b1[m] + sum over i, a of W1[m, i, a] * input[i, x'])
+    x' = s1 (s2 x + d2 c - p2) + d1 a - p1
+
+which is one convolution with taps at `d1 a + s1 d2 c`, stride `s1 s2` and padding `p1 + s1 p2`. Away from the borders
+that always holds; at the borders it holds when layer 2 pads nothing (`fold.regions` decides, see `docs` of `exact`).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import product
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Pads = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The shape of a convolution with any number of spatial axes.
+
+    ``padding`` holds (before, after) per axis, in input pixels; a negative amount crops.
+    """
+
+    in_channels: int
+    out_channels: int
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: Pads
+    dilation: tuple[int, ...]
+    groups: int
+
+    @classmethod
+    def pointwise(cls, in_channels: int, out_channels: int, axes: int, groups: int = 1) -> Geometry:
+        """A 1x1 convolution (``axes`` spatial axes) with stride 1 and no padding."""
+        ones = (1,) * axes
+        return cls(in_channels, out_channels, ones, ones, ((0, 0),) * axes, ones, groups)
+
+    @classmethod
+    def identity(cls, channels: int, axes: int) -> Geometry:
+        return cls.pointwise(channels, channels, axes, groups=channels)
+
+    @property
+    def axes(self) -> int:
+        return len(self.kernel)
+
+    @property
+    def span(self) -> tuple[int, ...]:
+        """Pixels from the first to the last tap, both included, per axis."""
+        return tuple(d * (k - 1) + 1 for k, d in zip(self.kernel, self.dilation, strict=True))
+
+    @property
+    def parameters(self) -> int:
+        """Weights and biases of this convolution."""
+        return self.out_channels * (self.in_channels // self.groups) * math.prod(self.kernel) + self.out_channels
+
+    def macs(self, output_size: tuple[int, ...]) -> int:
+        """Multiply-accumulates for one image whose output has ``output_size`` pixels per axis."""
+        weights = self.out_channels * (self.in_channels // self.groups) * math.prod(self.kernel)
+        return weights * math.prod(output_size)
+
+    def then(self, after: Geometry) -> Geometry:
+        """The geometry of ``after`` applied to the output of ``self``.
+
+        Raises:
+            ValueError: the channels or the number of axes do not fit.
+        """
+        if (self.out_channels, self.axes) != (after.in_channels, after.axes):
+            raise ValueError(
+                f"cannot compose {self.out_channels} channels on {self.axes} axes "
+                f"with a layer for {after.in_channels} channels on {after.axes} axes"
+            )
+        kernel, dilation = [], []
+        for k1, d1, s1, k2, d2 in zip(
+            self.kernel, self.dilation, self.stride, after.kernel, after.dilation, strict=True
+        ):
+            step = math.gcd(d1 * (k1 > 1), s1 * d2 * (k2 > 1)) or 1
+            kernel.append((d1 * (k1 - 1) + s1 * d2 * (k2 - 1)) // step + 1)
+            dilation.append(step)
+        return Geometry(
+            self.in_channels,
+            after.out_channels,
+            tuple(kernel),
+            tuple(s1 * s2 for s1, s2 in zip(self.stride, after.stride, strict=True)),
+            tuple(
+                (lo1 + s1 * lo2, hi1 + s1 * hi2)
+                for (lo1, hi1), s1, (lo2, hi2) in zip(self.padding, self.stride, after.padding, strict=True)
+            ),
+            tuple(dilation),
+            math.gcd(self.groups, after.groups),
+        )
+
+    def plus(self, other: Geometry) -> Geometry:
+        """The geometry of the sum of two convolutions of the same input, kernels aligned on their taps.
+
+        Raises:
+            ValueError: channels, axes or strides differ.
+        """
+        ends = (self.in_channels, self.out_channels, self.axes, self.stride)
+        if ends != (other.in_channels, other.out_channels, other.axes, other.stride):
+            raise ValueError(f"cannot add {self} and {other}: channels, axes and strides must agree")
+        kernel, padding, dilation = [], [], []
+        for axis in range(self.axes):
+            lo = max(self.padding[axis][0], other.padding[axis][0])
+            steps, reaches, after = [], [], []
+            for part in (self, other):
+                offset = lo - part.padding[axis][0]
+                steps += [offset, part.dilation[axis] * (part.kernel[axis] > 1)]
+                reaches.append(offset + part.span[axis] - 1)
+                after.append(part.padding[axis][1] - reaches[-1])
+            step = math.gcd(*steps) or 1
+            kernel.append(max(reaches) // step + 1)
+            dilation.append(step)
+            # With a stride above 1 the two may differ by pixels that no output reads: the smaller is right for both.
+            padding.append((lo, min(after) + max(reaches)))
+        return Geometry(
+            self.in_channels,
+            self.out_channels,
+            tuple(kernel),
+            self.stride,
+            tuple(padding),
+            tuple(dilation),
+            math.gcd(self.groups, other.groups),
+        )
+
+
+@dataclass(frozen=True)
+class AffineConv:
+    """A convolution with its weights: ``weight`` is `[out, in / groups, *kernel]`, ``bias`` is `[out]`."""
+
+    geometry: Geometry
+    weight: Tensor
+    bias: Tensor
+
+    @classmethod
+    def identity(cls, channels: int, axes: int, like: Tensor) -> AffineConv:
+        """The identity as a depthwise 1x1 convolution, with the dtype and device of ``like``."""
+        weight = torch.ones((channels, 1) + (1,) * axes, dtype=like.dtype, device=like.device)
+        return cls(Geometry.identity(channels, axes), weight, weight.new_zeros(channels))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Apply to ``x`` of shape `[batch, in, *spatial]`."""
+        g = self.geometry
+        if g.axes == 0:
+            blocks = x.unflatten(1, (g.groups, -1)).transpose(0, 1)
+            weight = self.weight.unflatten(0, (g.groups, -1)).transpose(1, 2)
+            return (blocks @ weight).transpose(0, 1).flatten(1) + self.bias
+        pads = [amount for lo_hi in reversed(g.padding) for amount in lo_hi]
+        convolution = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[g.axes]
+        return convolution(F.pad(x, pads), self.weight, self.bias, g.stride, 0, g.dilation, g.groups)
+
+    def then(self, after: AffineConv) -> AffineConv:
+        """``after`` applied to the output of ``self``, as one convolution."""
+        first, second = self.geometry, after.geometry
+        geometry = first.then(second)
+        taps = _contract(after.weight, second.groups, self.weight, first.groups)
+        merged = _place(taps, first, second, geometry)
+        sums = after.weight.flatten(2).sum(2) if second.axes else after.weight
+        blocks = sums.unflatten(0, (second.groups, -1))
+        bias = after.bias + (blocks @ self.bias.unflatten(0, (second.groups, -1)).unsqueeze(2)).flatten()
+        return AffineConv(geometry, merged, bias)
+
+    def plus(self, other: AffineConv) -> AffineConv:
+        """The sum of the two values, as one convolution of their common input."""
+        geometry = self.geometry.plus(other.geometry)
+        weight = self.weight.new_zeros(
+            (geometry.out_channels, geometry.in_channels // geometry.groups, *geometry.kernel)
+        )
+        for part in (self, other):
+            g = part.geometry
+            where = tuple(
+                _taps((lo - own_lo) // step, d // step, k)
+                for (lo, _), (own_lo, _), step, d, k in zip(
+                    geometry.padding, g.padding, geometry.dilation, g.dilation, g.kernel, strict=True
+                )
+            )
+            weight[(slice(None), slice(None), *where)] += _regroup(part.weight, g.groups, geometry.groups)
+        return AffineConv(geometry, weight, self.bias + other.bias)
+
+
+def _regroup(weight: Tensor, groups: int, fewer: int) -> Tensor:
+    """The same convolution with ``fewer`` groups (a divisor of ``groups``): zeros where groups do not meet."""
+    if fewer == groups:
+        return weight
+    ratio = groups // fewer
+    blocks = weight.unflatten(0, (fewer, ratio, -1))  # [fewer, ratio, out/groups, in/groups, *kernel]
+    shape = (*blocks.shape[:3], ratio, *blocks.shape[3:])
+    dense = weight.new_zeros(shape)
+    for i in range(ratio):
+        dense[:, i, :, i] = blocks[:, i]
+    return dense.flatten(3, 4).flatten(0, 2)
+
+
+def _contract(w2: Tensor, groups2: int, w1: Tensor, groups1: int) -> Tensor:
+    """Sum the middle channels out of two kernels: `[out, in / groups, *kernel2, *kernel1]` with gcd of the groups.
+
+    One batched matrix product. A depthwise operand is never made dense: the batch runs over the finer grouping,
+    which is possible whenever one number of groups divides the other.
+    """
+    groups = math.gcd(groups1, groups2)
+    if groups not in (groups1, groups2):
+        w1, groups1 = _regroup(w1, groups1, groups), groups
+    taps2, taps1 = w2.shape[2:], w1.shape[2:]
+    fine = max(groups1, groups2)
+    ratio = fine // groups2  # sub-blocks of the middle channels that one group of layer 2 spans
+    # left [fine, out/groups2 * taps2, middle/fine], right [fine, middle/fine, in/groups1 * taps1]
+    left = w2.flatten(2) if taps2 else w2.unsqueeze(2)
+    left = left.unflatten(1, (ratio, -1)).unflatten(0, (groups2, -1))  # [groups2, o, ratio, middle/fine, taps2]
+    left = left.permute(0, 2, 1, 4, 3).flatten(0, 1).flatten(1, 2)
+    right = w1.flatten(2) if taps1 else w1.unsqueeze(2)
+    inputs = right.shape[1]
+    right = right.unflatten(0, (fine, -1)).flatten(2)
+    taps = (left @ right).unflatten(1, (-1, math.prod(taps2))).unflatten(3, (inputs, -1))
+    # [fine = (groups2, ratio), o, taps2, inputs, taps1] -> [out = (groups2, o), in = (ratio, inputs), taps2, taps1]
+    taps = taps.unflatten(0, (groups2, ratio)).permute(0, 2, 1, 4, 3, 5).flatten(2, 3).flatten(0, 1)
+    return taps.reshape(*taps.shape[:2], *taps2, *taps1)
+
+
+def _place(taps: Tensor, first: Geometry, second: Geometry, merged: Geometry) -> Tensor:
+    """Add `[out, in / groups, *kernel2, *kernel1]` up at the taps of the merged kernel."""
+    weight = taps.new_zeros((*taps.shape[:2], *merged.kernel))
+    for index in product(*(range(k) for k in second.kernel)):
+        where = tuple(
+            _taps(c * s1 * d2 // step, d1 // step, k1)
+            for c, s1, d2, step, d1, k1 in zip(
+                index, first.stride, second.dilation, merged.dilation, first.dilation, first.kernel, strict=True
+            )
+        )
+        weight[(slice(None), slice(None), *where)] += taps[(slice(None), slice(None), *index)]
+    return weight
+
+
+def _taps(start: int, step: int, count: int) -> slice:
+    return slice(start, start + 1) if count == 1 else slice(start, start + step * (count - 1) + 1, step)

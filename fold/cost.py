@@ -1,0 +1,39 @@
+"""What a network costs: depth, parameters, multiply-accumulates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from fold.layers import is_weighted
+from fold.regions import layer_macs
+from fold.trace import trace
+
+
+@dataclass(frozen=True)
+class Cost:
+    """``depth``: weighted layers on the longest path; ``macs``: multiply-accumulates of one image."""
+
+    depth: int
+    parameters: int
+    macs: int
+
+
+def cost(model: nn.Module, example: Tensor) -> Cost:
+    """Depth, parameters and multiply-accumulates of ``model`` for one image of the size of ``example``.
+
+    Raises:
+        InputError: the network cannot be traced or does not accept ``example``.
+    """
+    traced = trace(model, example)
+    longest, macs = {}, 0
+    for node in traced.graph.nodes:
+        longest[node] = max((longest[x] for x in node.all_input_nodes), default=0) + is_weighted(node)
+        macs += layer_macs(node) if is_weighted(node) else 0
+    return Cost(max(longest.values()), sum(p.numel() for p in model.parameters()), macs)
+
+
+def depth(model: nn.Module, example: Tensor) -> int:
+    """Weighted layers (convolutions and linear layers) on the longest path through ``model``."""
+    return cost(model, example).depth

@@ -1,0 +1,126 @@
+"""Hoist a region's padding to its first layer, so that merging it is exact up to the borders.
+
+`conv2(pad(conv1(pad(x))))` zeroes the border of `conv1`'s output; no single convolution does that once a bias is in
+between. `conv2(conv1(pad(x)))`, with all padding in front (`p1 + s1 p2`), is one convolution exactly. The two differ
+at the borders: hoisting changes the network there, so measure right after it and fine-tune.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+from fold.affine import Pads
+from fold.layers import CONSTANT_PADS, CONVOLUTIONS, affine_op, conv_padding, is_addition, is_passthrough
+from fold.regions import Region, find_regions
+from fold.trace import add_module, add_shapes, module_of, trace
+
+
+@dataclass(frozen=True)
+class Hoisted:
+    """A region whose padding moved: its weighted layers, and the padding of each before and after, per axis."""
+
+    layers: tuple[str, ...]
+    before: tuple[Pads, ...]
+    after: tuple[Pads, ...]
+
+
+def hoist_padding(model: nn.Module, example: Tensor) -> tuple[fx.GraphModule, list[Hoisted]]:
+    """A copy of ``model`` in which `fold` can merge every region exactly; what was moved comes second.
+
+    Only regions that would be merged are touched. Where a shorter branch joins (an inner skip), it is cropped to
+    match; where the anchor itself joins at a larger size, it is zero-padded.
+
+    Args:
+        model: a network whose unwanted activations have been removed; it is not modified.
+        example: one input batch; only its shape, dtype and device matter.
+
+    Raises:
+        InputError: the network cannot be traced or does not accept ``example``.
+    """
+    traced = trace(model, example)
+    hoisted = []
+    for region in find_regions(traced, any_padding=True)[0]:
+        convolutions = [node for node in region.layers if isinstance(module_of(node), CONVOLUTIONS)]
+        before = tuple(conv_padding(module_of(node)) for node in convolutions)
+        if _hoist(traced, region):
+            after = tuple(conv_padding(module_of(node)) for node in convolutions)
+            hoisted.append(Hoisted(tuple(node.target for node in convolutions), before, after))
+    traced.graph.lint()
+    traced.recompile()
+    add_shapes(traced, example)
+    return traced, hoisted
+
+
+def _hoist(traced: fx.GraphModule, region: Region) -> bool:
+    """Make every value of the region as much larger as its readers' padding needs; whether anything changed."""
+    axes = region.geometry.axes
+    none: Pads = ((0, 0),) * axes
+    inside = set(region.nodes)
+    margin: dict[fx.Node, Pads] = {region.output: none}  # extra pixels before and after that a value has to give
+    needs: dict[tuple[fx.Node, fx.Node], Pads] = {}
+    for node in reversed(region.nodes):
+        extra = margin[node]
+        op = None if is_addition(node) or is_passthrough(node) else affine_op(node)
+        for x in node.args if is_addition(node) else node.args[:1]:
+            needs[node, x] = extra if op is None else tuple(
+                (lo + s * before, hi + s * after)
+                for (lo, hi), s, (before, after) in zip(op.geometry.padding, op.geometry.stride, extra, strict=True)
+            )  # fmt: skip
+            if x in inside:
+                margin[x] = _larger(margin.get(x, none), needs[node, x])
+    changed = False
+    for (node, x), need in needs.items():
+        given = margin[x] if x in inside else none
+        pads = tuple((n[0] - g[0], n[1] - g[1]) for n, g in zip(need, given, strict=True))
+        changed |= _set_padding(traced, node, x, pads)
+    return changed
+
+
+def _larger(a: Pads, b: Pads) -> Pads:
+    return tuple((max(x[0], y[0]), max(x[1], y[1])) for x, y in zip(a, b, strict=True))
+
+
+def _set_padding(traced: fx.GraphModule, node: fx.Node, x: fx.Node, pads: Pads) -> bool:
+    """Let ``node`` read ``x`` with ``pads`` (negative: cropped) in place of its own padding; whether that is new."""
+    module = module_of(node)
+    if isinstance(module, CONVOLUTIONS):
+        if pads == conv_padding(module):
+            return False
+        symmetric = all(lo == hi >= 0 for lo, hi in pads)
+        module.padding = tuple(lo for lo, _ in pads) if symmetric else (0,) * len(pads)
+        if not symmetric:
+            _insert_pad(traced, node, x, pads)
+        return True
+    if isinstance(module, CONSTANT_PADS):
+        amounts = _last_axis_first(pads)
+        changed, module.padding = tuple(module.padding) != amounts, amounts
+        return changed
+    if node.target is F.pad:
+        given = node.kwargs.get("pad", node.args[1] if len(node.args) > 1 else ())
+        amounts = _last_axis_first(pads) + tuple(given)[2 * len(pads) :]
+        node.args, node.kwargs = (x, amounts), {}
+        return amounts != tuple(given)
+    if any(lo or hi for lo, hi in pads):
+        _insert_pad(traced, node, x, pads)
+        return True
+    return False
+
+
+def _insert_pad(traced: fx.GraphModule, node: fx.Node, x: fx.Node, pads: Pads) -> None:
+    name = add_module(traced, f"{node.target if node.op == 'call_module' else node.name}_pad", pad_module(pads))
+    with traced.graph.inserting_before(node):
+        padded = traced.graph.call_module(name, (x,))
+    node.replace_input_with(x, padded)
+
+
+def pad_module(pads: Pads) -> nn.Module:
+    """A module that zero-pads (negative: crops) by (before, after) per axis."""
+    kind = {1: nn.ZeroPad1d, 2: nn.ZeroPad2d, 3: nn.ZeroPad3d}[len(pads)]
+    return kind(_last_axis_first(pads))
+
+
+def _last_axis_first(pads: Pads) -> tuple[int, ...]:
+    return tuple(amount for lo_hi in reversed(pads) for amount in lo_hi)
