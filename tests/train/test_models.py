@@ -1,0 +1,321 @@
+"""Networks by name, and weights from elsewhere: read safely, fitted exactly or refused by key."""
+
+import itertools
+import os
+import pickle
+import tarfile
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from PIL import Image
+from torch import nn
+
+from fold.errors import InputError
+from train.data import RGB_MEAN, RGB_STD, normalise
+from train.models import MODELS, apply_weights, arguments_from_weights, build, load_weights
+
+SHARED = Path(__file__).parents[2].parent / "shared"
+VARIANTS = [(name, {}) for name in MODELS] + [
+    ("resnet20", {"shortcut": shortcut, "head": head}) for shortcut in "AB" for head in ("linear", "fc")
+]
+
+
+def shared(path: str) -> Path:
+    if not (SHARED / path).is_file():
+        pytest.skip(f"needs ../shared/{path}, which is not here")
+    return SHARED / path
+
+
+def refused(function, *arguments, **options) -> str:
+    """The message of the InputError that the call raises; it must be one line."""
+    with pytest.raises(InputError) as caught:
+        function(*arguments, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def small() -> nn.Module:
+    torch.manual_seed(0)
+    return build("resnet20", 10)
+
+
+# ---- networks
+
+
+@pytest.mark.parametrize(("name", "arguments"), VARIANTS)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_logits_have_a_row_an_image_and_a_column_a_class(name, arguments, channels):
+    model = build(name, 7, channels, **arguments).eval()
+    with torch.no_grad():
+        logits = model(torch.randn(2, channels, 32, 32))
+    assert logits.shape == (2, 7)
+    assert logits.isfinite().all()
+
+
+@pytest.mark.parametrize(("name", "arguments"), VARIANTS)
+def test_fx_traces_the_network_and_the_trace_computes_the_same(name, arguments):
+    model = build(name, 10, **arguments).eval()
+    traced = torch.fx.symbolic_trace(model)
+    x = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(traced(x), model(x), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "low", "high"),
+    [
+        # He et al. 2016, table 6: 0.27, 0.46, 0.66, 0.85 and 1.7 million
+        ("resnet20", {}, 0.265e6, 0.275e6),
+        ("resnet32", {}, 0.455e6, 0.47e6),
+        ("resnet44", {}, 0.655e6, 0.665e6),
+        ("resnet56", {}, 0.845e6, 0.86e6),
+        ("resnet110", {}, 1.65e6, 1.75e6),
+        ("mobilenetv2", {}, 2.2e6, 2.3e6),
+        ("mobilenetv2-digits", {}, 0.04e6, 0.06e6),
+    ],
+)
+def test_parameter_counts_are_those_of_the_papers(name, arguments, low, high):
+    assert low <= sum(p.numel() for p in build(name, 10, **arguments).parameters()) <= high
+
+
+def test_projection_shortcuts_differ_from_zero_padding_by_exactly_their_weights():
+    def count(shortcut):
+        return sum(p.numel() for p in build("resnet20", 10, shortcut=shortcut).parameters())
+
+    assert count("B") - count("A") == 16 * 32 + 2 * 32 + 32 * 64 + 2 * 64
+
+
+def test_zero_padded_shortcut_subsamples_and_centres_the_old_channels():
+    block = build("resnet20", 10, shortcut="A").layer2[0]
+    x = torch.randn(1, 16, 6, 6)
+    y = block.downsample(x)
+    assert y.shape == (1, 32, 3, 3)
+    assert torch.equal(y[:, 8:24], x[:, :, ::2, ::2])
+    assert not y[:, :8].any() and not y[:, 24:].any()
+
+
+def test_mobilenets_have_the_blocks_and_a_module_for_every_activation():
+    for name, blocks, unexpanded in (("mobilenetv2", 17, 1), ("mobilenetv2-digits", 6, 0)):
+        model = build(name, 10)
+        assert len(model.blocks) == blocks
+        activations = [m for m in model.modules() if isinstance(m, nn.ReLU6)]
+        assert len(activations) == 2 * blocks - unexpanded + 2
+        assert all(list(block.project._modules) == ["conv", "bn"] for block in model.blocks)  # linear bottleneck
+        assert list(model.blocks[-1].expand._modules) == ["conv", "bn", "act"]
+
+
+def test_same_seed_gives_same_weights():
+    states = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        states.append(build("mobilenetv2-digits", 10, 1).state_dict())
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+def test_unknown_model_names_the_nearest_and_all():
+    message = refused(build, "resnet-20", 10)
+    assert "did you mean 'resnet20'?" in message and all(name in message for name in MODELS)
+    message = refused(build, "xyz", 10)
+    assert "did you mean" not in message and "mobilenetv2-digits" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "named"),
+    [
+        ("resnet20", {"shortcut": "C"}, "shortcut"),
+        ("resnet20", {"head": "classifier"}, "head"),
+        ("mobilenetv2", {"shortcut": "A"}, "shortcut"),
+    ],
+)
+def test_arguments_that_the_network_does_not_take_are_named(name, arguments, named):
+    message = refused(build, name, 10, **arguments)
+    assert name in message and named in message
+
+
+# ---- weights
+
+
+@pytest.mark.parametrize(("name", "arguments"), [v for v in VARIANTS if v[0] != "resnet110"])
+def test_arguments_are_read_off_the_weights(name, arguments):
+    weights = build(name, 7, 2, **arguments).state_dict()
+    expected = {"num_classes": 7, "in_channels": 2}
+    if name.startswith("resnet"):
+        expected |= {"shortcut": "A", "head": "linear", **arguments}
+    assert arguments_from_weights(name, weights) == expected
+    apply_weights(build(name, **arguments_from_weights(name, weights)), weights, "weights.pt")
+
+
+def test_arguments_of_another_kind_of_network_name_the_key(small):
+    message = refused(arguments_from_weights, "mobilenetv2", small.state_dict())
+    assert "stem.conv.weight" in message and "mobilenetv2" in message
+    assert "no such key" in refused(arguments_from_weights, "resnet20", {"conv1.weight": torch.zeros(16, 3, 3, 3)})
+    flat = {"conv1.weight": torch.zeros(3), "linear.weight": torch.zeros(10, 64)}
+    assert "shape [3]" in refused(arguments_from_weights, "resnet20", flat)
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize(
+    ("suffix", "wrapper"),
+    [(".safetensors", None), *itertools.product((".pt", ".pth", ".th", ".ckpt"), (None, "state_dict", "model"))],
+)
+def test_weights_load_from_every_format_prefix_and_wrapper(tmp_path, small, suffix, prefix, wrapper):
+    state = {prefix + key: value for key, value in small.state_dict().items()}
+    path = tmp_path / f"weights{suffix}"
+    if suffix == ".safetensors":
+        safetensors.torch.save_file(state, path)
+    else:
+        old = suffix == ".th"
+        torch.save({wrapper: state, "epoch": 3} if wrapper else state, path, _use_new_zipfile_serialization=not old)
+    weights = load_weights(path)
+    assert weights.keys() == small.state_dict().keys()
+    target = build("resnet20", 10)
+    apply_weights(target, weights, path)
+    assert all(torch.equal(value, small.state_dict()[key]) for key, value in target.state_dict().items())
+
+
+def test_shortcut_keys_of_other_implementations_become_downsample(tmp_path):
+    model = build("resnet20", 10, shortcut="B", head="fc")
+    state = {"module." + k.replace(".downsample.", ".shortcut."): v for k, v in model.state_dict().items()}
+    torch.save({"state_dict": state}, tmp_path / "weights.th")
+    weights = load_weights(tmp_path / "weights.th")
+    assert arguments_from_weights("resnet20", weights)["shortcut"] == "B"
+    apply_weights(model, weights, "weights.th")
+
+
+def test_weights_without_batch_counters_load(small):
+    state = {k: v for k, v in small.state_dict().items() if not k.endswith("num_batches_tracked")}
+    apply_weights(build("resnet20", 10), state, "weights.th")
+
+
+def test_mismatch_names_missing_unexpected_and_misshaped_keys_and_changes_nothing(small):
+    model = build("resnet20", 10)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    state = dict(small.state_dict())
+    del state["bn1.weight"]
+    state["extra.weight"] = torch.zeros(1)
+    state["linear.weight"] = torch.zeros(100, 64)
+    message = refused(apply_weights, model, state, "w.pt")
+    assert "w.pt" in message
+    assert "1 missing: bn1.weight" in message
+    assert "1 unexpected: extra.weight" in message
+    assert "1 of another shape: linear.weight ([100, 64] for [10, 64])" in message
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+def test_many_wrong_keys_are_counted_not_listed(small):
+    message = refused(apply_weights, build("resnet56", 10), small.state_dict(), "w.pt")
+    assert "180 missing: " in message and "and 176 more" in message and len(message) < 400
+
+
+class Hostile:
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("new_format", [True, False])
+def test_pickled_code_is_refused_and_never_run(tmp_path, new_format):
+    path, proof = tmp_path / "weights.pt", tmp_path / "ran"
+    torch.save({"state_dict": Hostile(proof)}, path, _use_new_zipfile_serialization=new_format)
+    message = refused(load_weights, path)
+    assert str(path) in message and "could run code" in message
+    assert not proof.exists()
+
+
+def test_plain_pickle_with_code_is_refused_and_never_run(tmp_path):
+    path, proof = tmp_path / "weights.pt", tmp_path / "ran"
+    path.write_bytes(pickle.dumps(Hostile(proof)))
+    assert str(path) in refused(load_weights, path)
+    assert not proof.exists()
+
+
+def test_whole_modules_are_refused_with_the_remedy(tmp_path, small):
+    torch.save(small, tmp_path / "model.pt")
+    assert "model.state_dict()" in refused(load_weights, tmp_path / "model.pt")
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".th", ".ckpt", ".safetensors"])
+@pytest.mark.parametrize("damage", ["cut", "garbage", "empty"])
+def test_damaged_weights_are_refused(tmp_path, small, suffix, damage):
+    path = tmp_path / f"weights{suffix}"
+    if suffix == ".safetensors":
+        safetensors.torch.save_file(small.state_dict(), path)
+    else:
+        torch.save(small.state_dict(), path, _use_new_zipfile_serialization=suffix != ".th")
+    whole = path.read_bytes()
+    path.write_bytes({"cut": whole[: len(whole) // 2], "garbage": b"not weights " * 20, "empty": b""}[damage])
+    message = refused(load_weights, path)
+    assert str(path) in message and "corrupt" in message
+
+
+def test_missing_folder_and_unknown_suffix_are_named(tmp_path):
+    assert "does not exist" in refused(load_weights, tmp_path / "none.pt")
+    (tmp_path / "folder.pt").mkdir()
+    assert "is not a file" in refused(load_weights, tmp_path / "folder.pt")
+    (tmp_path / "weights.onnx").write_bytes(b"")
+    assert ".safetensors" in refused(load_weights, tmp_path / "weights.onnx")
+
+
+@pytest.mark.parametrize("content", [{}, {"epoch": 3}, [1, 2], torch.zeros(2), {"state_dict": {"a": 1}}, {1: 2}])
+def test_files_without_a_state_dict_are_refused(tmp_path, content):
+    torch.save(content, tmp_path / "weights.pt")
+    assert "save model.state_dict()" in refused(load_weights, tmp_path / "weights.pt")
+
+
+def test_gated_checkpoint_of_the_original_code_is_refused(tmp_path, small):
+    state = OrderedDict(small.state_dict())
+    state["module.layer1.0.alpha1.alpha"] = torch.zeros(1)
+    torch.save(state, tmp_path / "prefold.ckpt")
+    assert "not read yet" in refused(load_weights, tmp_path / "prefold.ckpt")
+
+
+# ---- published weights
+
+
+def test_shipped_prefold_checkpoint_is_refused_by_name():
+    assert "Layer-Folding" in refused(load_weights, shared("models/layer-folding-prefold-resnet20.ckpt"))
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("resnet20", "resnet20-cifar10.th"),
+        ("resnet56", "resnet56-cifar10.th"),
+        ("resnet20", "resnet20-cifar10-jpeg.pt"),
+    ],
+)
+def test_public_weights_fit(name, file):
+    path = shared(f"models/{file}")
+    weights = load_weights(path)
+    arguments = arguments_from_weights(name, weights)
+    assert arguments == {"num_classes": 10, "in_channels": 3, "shortcut": "A", "head": "linear"}
+    apply_weights(build(name, **arguments), weights, path)
+
+
+def test_fine_tuned_resnet20_has_its_accuracy_on_test_images():
+    archive, path = shared("data/cifar10-jpeg.tar.gz"), shared("models/resnet20-cifar10-jpeg.pt")
+    weights = load_weights(path)
+    model = build("resnet20", **arguments_from_weights("resnet20", weights)).eval()
+    apply_weights(model, weights, path)
+    images, names = [], []
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            parts = Path(member.name).parts
+            if member.isfile() and "test" in parts and int(parts[-1].split(".")[0]) % 20 == 0:
+                with Image.open(tar.extractfile(member)) as image:
+                    images.append(torch.from_numpy(np.array(image.convert("RGB")).transpose(2, 0, 1)))
+                names.append(parts[-2])
+    classes = sorted(set(names))
+    labels = torch.tensor([classes.index(name) for name in names])
+    assert len(classes) == 10 and len(images) >= 400
+    with torch.no_grad():
+        predicted = model(normalise(torch.stack(images), RGB_MEAN, RGB_STD)).argmax(1)
+    accuracy = (predicted == labels).float().mean().item()
+    assert abs(accuracy - 0.884) < 0.05  # three standard deviations of a sample of 400

@@ -1,0 +1,208 @@
+"""An image folder as tensors: listed, decoded once in threads, then read from a cache until a file changes."""
+
+import hashlib
+import json
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from fold.errors import InputError
+from fold.files import atomic_path
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
+SPLITS = ("train", "test")
+CHUNK = 250  # images a task: enough that a thread rarely waits, few enough for a smooth progress bar
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """Class names by label; ``{train,test}.images`` uint8 [N, 3, size, size] and ``{train,test}.labels`` int64 [N]."""
+
+    classes: tuple[str, ...]
+    tensors: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An image file: its path below the root, its label, and what changes when the file does."""
+
+    name: str
+    label: int
+    bytes: int
+    mtime_ns: int
+
+
+def read_image_folder(root: Path, size: int) -> ImageFolder:
+    """The images ``root/{train,test}/CLASS/*`` at ``size`` x ``size`` (others are resized, aspect ratio not kept).
+
+    Files are taken in order of their names; hidden ones, and those that are no images by extension, are ignored. Raises
+    InputError where the folder is not as it should be or an image does not decode.
+    """
+    classes, listing = list_image_folder(root)
+    cache = cache_path(root, size, classes, listing)
+    tensors = _from_cache(cache, size, classes, listing)
+    if tensors is None:
+        tensors = _decode(root, size, listing)
+        _to_cache(cache, tensors)
+    return ImageFolder(classes, tensors)
+
+
+def list_image_folder(root: Path) -> tuple[tuple[str, ...], dict[str, list[Entry]]]:
+    """The class names, sorted, and per split its images in order. Raises InputError naming what is wrong where."""
+    if not os.path.isdir(root):
+        raise InputError(f"data {root}: is not a folder; give 'digits' or a folder with train/CLASS and test/CLASS")
+    found = {split: _class_names(root, split) for split in SPLITS}
+    if found["train"] != found["test"]:
+        only = sorted(set(found["train"]) ^ set(found["test"]))
+        where = ", ".join(f"{name} (only in {'train' if name in found['train'] else 'test'})" for name in only[:4])
+        raise InputError(f"data {root}: train and test have different classes: {where}; make the folders match")
+    classes = tuple(found["train"])
+    listing = {
+        split: [entry for label, name in enumerate(classes) for entry in _images(root, f"{split}/{name}", label)]
+        for split in SPLITS
+    }
+    return classes, listing
+
+
+def cache_path(root: Path, size: int, classes: tuple[str, ...], listing: dict[str, list[Entry]]) -> Path:
+    """Where this folder, with these very files, is cached at this size."""
+    digest = hashlib.sha256(json.dumps(["1", os.fspath(root.resolve()), size, classes]).encode())
+    for split in SPLITS:
+        for entry in listing[split]:
+            digest.update(f"{entry.name!r} {entry.bytes} {entry.mtime_ns}\n".encode())
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "layer-folding" / f"{digest.hexdigest()[:32]}.safetensors"
+
+
+def _class_names(root: Path, split: str) -> list[str]:
+    if not any(entry.name == split and entry.is_dir() for entry in _scan(root)):
+        raise InputError(f"data {root}: has no folder {split}; lay it out as train/CLASS/*.jpg and test/CLASS/*.jpg")
+    names = sorted(entry.name for entry in _scan(root / split) if entry.is_dir() and not entry.name.startswith("."))
+    if not names:
+        raise InputError(f"data {root / split}: has no class folders; put the images into {split}/CLASS/")
+    return names
+
+
+def _images(root: Path, folder: str, label: int) -> Iterator[Entry]:
+    entries = sorted(_scan(root / folder), key=lambda entry: entry.name)
+    found = False
+    for entry in entries:
+        if entry.name.lower().endswith(EXTENSIONS) and not entry.name.startswith("."):
+            found = True
+            try:
+                stat = entry.stat()
+            except OSError as error:
+                raise InputError(
+                    f"data {entry.path}: cannot be read ({error.strerror}); repair or remove it"
+                ) from error
+            yield Entry(f"{folder}/{entry.name}", label, stat.st_size, stat.st_mtime_ns)
+    if not found:
+        raise InputError(f"data {root / folder}: class has no images; add some, or remove it from train and test")
+
+
+def _scan(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError as error:
+        raise InputError(f"data {folder}: cannot be read ({error.strerror}); check its permissions") from error
+
+
+def _decode(root: Path, size: int, listing: dict[str, list[Entry]]) -> dict[str, Tensor]:
+    total = sum(map(len, listing.values()))
+    pixels = {split: np.empty((len(listing[split]), 3, size, size), np.uint8) for split in SPLITS}
+    stop = threading.Event()
+
+    def read_chunk(split: str, start: int) -> tuple[int, int]:
+        entries = listing[split][start : start + CHUNK]
+        resized = 0
+        for i, entry in enumerate(entries, start):
+            if stop.is_set():  # another chunk failed, or Ctrl-C
+                break
+            resized += _read_image(root / entry.name, pixels[split][i])
+        return len(entries), resized
+
+    resized = 0
+    tty = sys.stderr.isatty()
+    with (
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+        tqdm(total=total, desc=f"reading {root}", unit=" images", file=sys.stderr, disable=not tty) as bar,
+    ):
+        try:
+            tasks = [
+                pool.submit(read_chunk, split, i) for split in SPLITS for i in range(0, len(listing[split]), CHUNK)
+            ]
+            for task in as_completed(tasks):
+                done, changed = task.result()
+                bar.update(done)
+                resized += changed
+        except BaseException:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+            raise
+    if not tty:
+        print(f"data {root}: read {total} images", file=sys.stderr)
+    if resized:
+        print(f"data {root}: resized {resized} of {total} images to {size}x{size}", file=sys.stderr)
+    tensors = {}
+    for split in SPLITS:
+        tensors[f"{split}.images"] = torch.from_numpy(pixels[split])
+        tensors[f"{split}.labels"] = torch.tensor([entry.label for entry in listing[split]])
+    return tensors
+
+
+def _read_image(path: Path, out: np.ndarray) -> bool:
+    """Decode ``path`` into ``out``, uint8 [3, size, size]; whether it had to be resized."""
+    size = out.shape[-1]
+    try:
+        with Image.open(path) as file:
+            image = file.convert("RGB")
+    except Exception as error:  # Pillow's decoders raise much more than OSError on damaged files
+        if isinstance(error, OSError) and error.strerror:
+            raise InputError(f"data {path}: cannot be read ({error.strerror}); check it, or remove it") from error
+        raise InputError(f"data {path}: does not decode as an image; repair or remove it") from error
+    resize = image.size != (size, size)
+    if resize:
+        image = image.resize((size, size), Image.Resampling.BILINEAR)  # Pillow's is antialiased
+    out[:] = np.asarray(image).transpose(2, 0, 1)
+    return resize
+
+
+def _from_cache(
+    path: Path, size: int, classes: tuple[str, ...], listing: dict[str, list[Entry]]
+) -> dict[str, Tensor] | None:
+    if not path.exists():
+        return None
+    try:
+        tensors = safetensors.torch.load_file(path)
+        for split in SPLITS:
+            count = len(listing[split])
+            images, labels = tensors[f"{split}.images"], tensors[f"{split}.labels"]
+            if images.shape != (count, 3, size, size) or images.dtype != torch.uint8:
+                raise ValueError("images")
+            if labels.tolist() != [entry.label for entry in listing[split]]:
+                raise ValueError("labels")
+        return tensors
+    except (OSError, ValueError, KeyError, safetensors.SafetensorError):
+        print(f"cache {path}: unreadable; reading the images again", file=sys.stderr)
+        return None
+
+
+def _to_cache(path: Path, tensors: dict[str, Tensor]) -> None:
+    try:
+        with atomic_path(path) as temporary:
+            safetensors.torch.save_file(tensors, temporary)
+    except (OSError, safetensors.SafetensorError) as error:
+        print(f"cache {path}: cannot be written ({error}); the next run reads the images again", file=sys.stderr)
