@@ -9,7 +9,7 @@ import onnx
 import torch
 
 from export.check import check
-from export.evalset import EvalSet, read_evalset
+from fold.evalset import EvalSet, read_evalset
 from export.lower import lower
 from export.metadata import describe
 from export.passes import simplify

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from fold.layers import is_weighted
-from fold.regions import layer_macs
+from fold.regions import find_regions, layer_macs
 from fold.trace import trace
 
 
@@ -37,3 +38,18 @@ def cost(model: nn.Module, example: Tensor) -> Cost:
 def depth(model: nn.Module, example: Tensor) -> int:
     """Weighted layers (convolutions and linear layers) on the longest path through ``model``."""
     return cost(model, example).depth
+
+
+def folded_depth(traced: fx.GraphModule, removed: Collection[fx.Node]) -> int:
+    """The depth that ``traced`` (from `fold.trace.trace`) would have after removing activations, hoisting and folding.
+
+    Nothing is merged for it, so that a training loop can ask after every epoch.
+    """
+    regions = {region.output: region for region in find_regions(traced, removed, any_padding=True)[0]}
+    longest = {}
+    for node in traced.graph.nodes:
+        if node in regions:
+            longest[node] = longest[regions[node].anchor] + 1
+        else:
+            longest[node] = max((longest[x] for x in node.all_input_nodes), default=0) + is_weighted(node)
+    return longest[traced.graph.output_node()]

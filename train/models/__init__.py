@@ -12,13 +12,22 @@ from train.models.cifar_resnet import CifarResNet
 from train.models.mobilenet import mobilenetv2, mobilenetv2_digits
 from train.models.weights import apply_weights, arguments_from_weights, load_weights
 
-__all__ = ["MODELS", "apply_weights", "arguments_from_weights", "build", "load_weights"]
+__all__ = ["MODELS", "apply_weights", "arguments_from_weights", "build", "find", "load_weights"]
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     **{f"resnet{depth}": partial(CifarResNet, depth) for depth in (20, 32, 44, 56, 110)},
     "mobilenetv2": mobilenetv2,
     "mobilenetv2-digits": mobilenetv2_digits,
 }
+
+
+def find(name: str) -> Callable[..., nn.Module]:
+    """The constructor of the network ``name``. Raises InputError for an unknown name, with the one it may have meant."""
+    if name not in MODELS:
+        close = difflib.get_close_matches(name, MODELS, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise InputError(f"unknown model {name!r}: {hint}known models are {', '.join(MODELS)}")
+    return MODELS[name]
 
 
 def build(name: str, num_classes: int, in_channels: int = 3, **arguments: object) -> nn.Module:
@@ -28,11 +37,7 @@ def build(name: str, num_classes: int, in_channels: int = 3, **arguments: object
     logits [N, num_classes]. Raises InputError for an unknown name (did you mean ...) and for arguments that the network
     does not take.
     """
-    if name not in MODELS:
-        close = difflib.get_close_matches(name, MODELS, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise InputError(f"unknown model {name!r}: {hint}known models are {', '.join(MODELS)}")
-    constructor = MODELS[name]
+    constructor = find(name)
     try:
         inspect.signature(constructor).bind(num_classes, in_channels, **arguments)
         return constructor(num_classes, in_channels, **arguments)

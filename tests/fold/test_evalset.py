@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from export import read_evalset
+from fold.evalset import read_evalset
 from fold.errors import InputError
 
 

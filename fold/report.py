@@ -1,0 +1,62 @@
+"""What was folded and what it gained, as text and as JSON values."""
+
+from dataclasses import asdict
+
+from fold.cost import Cost
+from fold.regions import Skipped
+from fold.rewrite import FoldResult, Merge, Scan
+
+
+def before_after(costs: dict[str, Cost], accuracy: dict[str, float]) -> str:
+    """A table with a row for each network in ``costs``."""
+    rows = [["network", "weighted layers", "parameters", "MACs", "accuracy"]]
+    for name, cost in costs.items():
+        right = f"{100 * accuracy[name]:.2f} %" if name in accuracy else "-"
+        rows.append([name, str(cost.depth), quantity(cost.parameters), quantity(cost.macs), right])
+    return table(rows)
+
+
+def merges(folded: list[Merge]) -> str:
+    """A table with a row for each merged layer: what it replaces, and its cost before and after."""
+    rows = [["merged layers", "kernel", "stride", "parameters", "MACs", "needs gone"]]
+    for merge in folded:
+        before, after = merge.macs
+        rows.append(
+            [
+                " + ".join(merge.layers),
+                "x".join(map(str, merge.kernel)) or "linear",
+                "x".join(map(str, merge.stride)) or "-",
+                " => ".join(map(quantity, merge.parameters)),
+                f"{quantity(before)} => {quantity(after)} ({after / before:.2f}x)",
+                ", ".join(merge.activations) or "nothing",
+            ]
+        )
+    return table(rows)
+
+
+def reasons(skipped: list[Skipped]) -> str:
+    """A table with a row for each layer that stays, and why."""
+    return table([["layer", "stays, because"], *([entry.layer, entry.reason] for entry in skipped)])
+
+
+def as_json(result: FoldResult | Scan) -> dict:
+    """The fields of a result but its model, as JSON values."""
+    fields = {name: value for name, value in vars(result).items() if name != "model"}
+    return {
+        name: [asdict(entry) for entry in value] if isinstance(value, list) else value for name, value in fields.items()
+    }
+
+
+def quantity(value: int) -> str:
+    """``value`` to three digits with an SI suffix, such as 41.2 M."""
+    for factor, suffix in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if value >= 0.9995 * factor:
+            return f"{value / factor:.3g}{suffix}"
+    return str(value)
+
+
+def table(rows: list[list[str]]) -> str:
+    """Columns aligned, the first row underlined."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])

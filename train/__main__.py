@@ -1,0 +1,270 @@
+"""Train a network, learn which of its activations can go, remove those, and train it again."""
+
+import argparse
+import math
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from fold import checkpoint
+from fold.cli import run
+from fold.errors import CheckError, InputError
+from fold.padding import hoist_padding
+from train import config, data, loop
+from train.gates import THRESHOLD, gates, harden, is_open, linearize
+from train.loop import Hyperparameters
+from train.models import MODELS, apply_weights, arguments_from_weights, build, find, load_weights
+
+_EPILOG = """\
+example, from weights to a network that `python -m fold` folds:
+  python -m train pretrain --run runs/cars --model resnet20 --data cars/ --weights resnet20.pt
+  python -m train prefold  --run runs/cars --epochs 20
+  python -m train finetune --run runs/cars --epochs 20
+
+Each stage leaves a checkpoint in the run folder, and after every epoch what it needs to go on: a command that was
+interrupted goes on when it is given again. Exit codes: 0 done, 1 ran and failed a check, 2 bad input.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:
+        raise InputError(f"{message}; see {self.prog} --help")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = _Parser(
+        prog="python -m train",
+        description=__doc__,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    stages = parser.add_subparsers(dest="stage", required=True, metavar="{pretrain,prefold,finetune,evaluate}")
+
+    pretrain = _stage(stages, "pretrain", _pretrain, "train the network, or take its weights from a file")
+    pretrain.add_argument("--model", required=True, help=f"one of {', '.join(MODELS)}")
+    pretrain.add_argument("--data", required=True, help="'digits', or a folder with train/CLASS and test/CLASS images")
+    pretrain.add_argument("--weights", type=Path, help="take these instead of training (.pt, .pth, .th, .safetensors)")
+    _hyperparameters(pretrain, epochs=30, lr=0.1)
+
+    prefold = _stage(stages, "prefold", _prefold, "learn which activations can go")
+    _hyperparameters(prefold, epochs=10, lr=0.01)
+    prefold.add_argument(
+        "--lambda", dest="penalty", type=_non_negative, default=0.25, help="weight of the depth penalty (%(default)s)"
+    )
+    prefold.add_argument(
+        "--gate-lr",
+        type=_positive,
+        default=10.0,
+        help="learning rate of the gates, as a multiple of --lr (%(default)s)",
+    )
+    prefold.add_argument(
+        "--gate", choices=["foldable", "all"], default="foldable",
+        help="gate the activations whose removal lets layers merge, or all of them (%(default)s)",
+    )  # fmt: skip
+
+    finetune = _stage(stages, "finetune", _finetune, "remove the activations whose gates are open, hoist, train again")
+    _hyperparameters(finetune, epochs=10, lr=0.02)
+    finetune.add_argument(
+        "--threshold", type=_non_negative, default=THRESHOLD, help="gates from here on are taken out (%(default)s)"
+    )
+
+    evaluate = stages.add_parser("evaluate", help="accuracy of checkpoints", description="Accuracy of checkpoints.")
+    evaluate.add_argument("checkpoints", nargs="+", type=Path, metavar="CHECKPOINT")
+    evaluate.add_argument("--data", required=True, help="'digits', or a folder with train/CLASS and test/CLASS images")
+    evaluate.set_defaults(run_stage=_evaluate)
+
+    options = parser.parse_args(arguments)
+    options.run_stage(options)
+
+
+def _stage(stages, name: str, function, summary: str) -> argparse.ArgumentParser:
+    parser = stages.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+    parser.add_argument("--run", required=True, type=Path, metavar="DIR", help="the run folder")
+    parser.set_defaults(run_stage=function)
+    return parser
+
+
+def _hyperparameters(parser: argparse.ArgumentParser, epochs: int, lr: float) -> None:
+    parser.add_argument("--epochs", type=_count, default=epochs, help="0 skips training (%(default)s)")
+    parser.add_argument("--batch", type=_positive_count, default=128, help="images a step (%(default)s)")
+    parser.add_argument("--lr", type=_positive, default=lr, help="peak learning rate (%(default)s)")
+    parser.add_argument("--weight-decay", type=_non_negative, default=5e-4, help="none on gates (%(default)s)")
+    parser.add_argument("--seed", type=_count, default=0, help="(%(default)s)")
+
+
+def _pretrain(options: argparse.Namespace) -> None:
+    find(options.model)
+    weights = None if options.weights is None else load_weights(options.weights)
+    dataset = data.load(options.data)
+    config.enter(
+        options.run,
+        "pretrain",
+        {
+            **_settings(options),
+            "data": options.data if options.data == "digits" else str(Path(options.data).expanduser().resolve()),
+            "weights": None if weights is None else config.digest(options.weights),
+        },
+    )
+    path = options.run / "original.safetensors"
+    if _done(path, "pretrain"):
+        return
+    model, arguments = _network(options, dataset, weights)
+    if weights is None:
+        if not options.epochs:
+            print("note: neither --weights nor training: the network is random", file=sys.stderr)
+        loop.train(model, dataset, options.run, "pretrain", _hyperparameters_of(options))
+    recipe = {
+        "stage": "original",
+        "model": {"spec": f"train.models:{options.model}", "arguments": arguments},
+        "input_shape": list(dataset.test.images.shape[1:]),
+        "classes": list(dataset.classes),
+        "accuracy": {"original": _accuracy(model, dataset)},
+    }
+    data.save_eval_set(options.run / "eval.npz", dataset)
+    _write(path, model, recipe)
+
+
+def _network(options: argparse.Namespace, dataset: data.Dataset, weights: dict | None) -> tuple[nn.Module, dict]:
+    """The network for ``dataset``, and the arguments that build it; with ``weights``, what these say decides."""
+    arguments = {"num_classes": len(dataset.classes), "in_channels": dataset.test.images.shape[1]}
+    if weights is None:
+        torch.manual_seed(options.seed)
+        return build(options.model, **arguments), arguments
+    given = arguments_from_weights(options.model, weights)
+    for what, own in arguments.items():
+        if given[what] != own:
+            raise InputError(
+                f"weights {options.weights}: {what} is {given[what]}, but data {options.data} has {own}; "
+                "give weights for this data"
+            )
+    model = build(options.model, **given)
+    apply_weights(model, weights, options.weights)
+    return model, given
+
+
+def _prefold(options: argparse.Namespace) -> None:
+    parent = options.run / "original.safetensors"
+    model, recipe = checkpoint.load(parent)
+    config.enter(options.run, "prefold", {**_settings(options), parent.name: config.digest(parent)})
+    path = options.run / "prefold.safetensors"
+    if _done(path, "prefold"):
+        return
+    dataset = data.load(config.settings(options.run, "pretrain")["data"])
+    gated = linearize(model, _example(recipe), options.gate)
+    loop.train(gated, dataset, options.run, "prefold", _hyperparameters_of(options))
+    recipe["stage"] = "prefold"
+    recipe["gate"] = options.gate
+    recipe["gates"] = {name: gate.alpha.item() for name, gate in gates(gated).items()}
+    recipe["accuracy"]["prefold"] = _accuracy(gated, dataset)
+    _write(path, gated, recipe)
+
+
+def _finetune(options: argparse.Namespace) -> None:
+    parent = options.run / "prefold.safetensors"
+    recipe, weights = checkpoint.read(parent)
+    config.enter(options.run, "finetune", {**_settings(options), parent.name: config.digest(parent)})
+    path = options.run / "hardened.safetensors"
+    if _done(path, "finetune"):
+        return
+    gated = linearize(checkpoint.replay(recipe), _example(recipe), recipe["gate"])
+    checkpoint.fill(gated, weights, parent)
+    removed = [name for name, gate in gates(gated).items() if is_open(gate, options.threshold)]
+    if not removed:
+        name, widest = max(gates(gated).items(), key=lambda item: item[1].alpha.item())
+        raise CheckError(
+            f"{parent}: no gate reached {options.threshold} (the widest, {name}, is at {widest.alpha.item():.2f}), so there "
+            "is nothing to remove; prefold with more --epochs (EPOCHS) or a larger --lambda (LAMBDA), in a new run folder"
+        )
+    dataset = data.load(config.settings(options.run, "pretrain")["data"])
+    hard = harden(gated, options.threshold)
+    recipe["accuracy"]["hardened"] = _accuracy(hard, dataset)
+    hard, hoisted = hoist_padding(hard, _example(recipe))
+    recipe["accuracy"]["hoisted"] = _accuracy(hard, dataset)
+    loop.train(hard, dataset, options.run, "finetune", _hyperparameters_of(options))
+    recipe["stage"] = "finetuned"
+    recipe["removed"] = removed
+    recipe["hoisted"] = [list(region.layers) for region in hoisted]
+    recipe["accuracy"]["finetuned"] = _accuracy(hard, dataset)
+    _write(path, hard, recipe)
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    dataset = data.load(options.data)
+    for path in options.checkpoints:
+        model, recipe = checkpoint.load(path)
+        if recipe["input_shape"] != list(dataset.test.images.shape[1:]):
+            raise InputError(f"{path}: takes images {recipe['input_shape']}, not those of --data {options.data}")
+        print(f"{path}: {100 * _accuracy(model, dataset):.2f} % of {len(dataset.test.labels)} images")
+
+
+def _settings(options: argparse.Namespace) -> dict:
+    """What the result of a stage depends on, as JSON values."""
+    return {name: value for name, value in vars(options).items() if name not in ("run", "stage", "run_stage")}
+
+
+def _hyperparameters_of(options: argparse.Namespace) -> Hyperparameters:
+    names = {field.name for field in fields(Hyperparameters)}
+    return Hyperparameters(**{name: value for name, value in vars(options).items() if name in names})
+
+
+def _done(path: Path, stage: str) -> bool:
+    """Whether ``stage`` has written its checkpoint. Says so, and raises InputError if that is damaged."""
+    if not path.exists():
+        return False
+    accuracy = checkpoint.read(path)[0]["accuracy"]
+    loop.finish(path.parent, stage)
+    print(f"{stage}: done before, see {path}; {_in_words(accuracy)}")
+    return True
+
+
+def _write(path: Path, model: nn.Module, recipe: dict) -> None:
+    checkpoint.save(path, model, recipe)
+    stage = {"original": "pretrain", "finetuned": "finetune"}.get(recipe["stage"], recipe["stage"])
+    loop.finish(path.parent, stage)
+    print(f"{stage}: wrote {path}; {_in_words(recipe['accuracy'])}")
+
+
+def _in_words(accuracy: dict[str, float]) -> str:
+    return "accuracy " + ", ".join(f"{stage} {100 * value:.2f} %" for stage, value in accuracy.items())
+
+
+def _accuracy(model: nn.Module, dataset: data.Dataset) -> float:
+    return loop.accuracy(model, dataset.test, dataset)
+
+
+def _example(recipe: dict) -> torch.Tensor:
+    return torch.zeros(1, *recipe["input_shape"])
+
+
+def _count(text: str) -> int:
+    return _number(text, int, lambda value: value >= 0, "a whole number, 0 or more")
+
+
+def _positive_count(text: str) -> int:
+    return _number(text, int, lambda value: value > 0, "a whole number above 0")
+
+
+def _positive(text: str) -> float:
+    return _number(text, float, lambda value: 0 < value < math.inf, "a number above 0")
+
+
+def _non_negative(text: str) -> float:
+    return _number(text, float, lambda value: 0 <= value < math.inf, "a number, 0 or more")
+
+
+def _number(text: str, kind: type, fits: Callable[[float], bool], wanted: str):
+    try:
+        value = kind(text)
+    except ValueError:
+        value = None
+    if value is None or not fits(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

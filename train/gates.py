@@ -1,0 +1,99 @@
+"""Gates: each activation learns how close to the identity it may come (Layer Folding, arXiv 2106.09309, section 3).
+
+All functions take and return ordinary modules; any training loop and optimiser will do. Give the gates no weight
+decay, which would pull them back to 0: ``[gate.alpha for gate in gates(model).values()]`` are their parameters.
+"""
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+from fold.checkpoint import removed_activation
+from fold.errors import InputError
+from fold.regions import foldable_activations
+from fold.trace import Opaque, is_activation, trace
+
+THRESHOLD = 0.9  # a gate at least this open is taken for the identity
+
+
+class Linearizable(Opaque):
+    """``alpha * x + (1 - alpha) * activation(x)`` with one learned scalar ``alpha >= 0``, from 0 at the start."""
+
+    is_gate = True
+
+    def __init__(self, activation: nn.Module):
+        super().__init__()
+        self.activation = activation
+        self.alpha = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        # Clipped here, not by the optimiser, so that it holds in any training loop. Through .data, because a backward
+        # pass may still be due; and not by clamp(), whose gradient is 0 below the bound: alpha would never come back.
+        self.alpha.data.clamp_(min=0)
+        alpha = self.alpha.to(x.dtype)
+        if type(self.activation) is nn.ReLU:
+            return F.prelu(x, alpha.reshape(1))  # the same function in one kernel
+        return torch.lerp(self.activation(x), x, alpha)
+
+    def extra_repr(self) -> str:
+        return f"alpha={self.alpha.item():.3f}"
+
+
+def linearize(model: nn.Module, example: Tensor, gate: str = "foldable") -> fx.GraphModule:
+    """A trainable copy of ``model`` with a gate around its activations, one per call site; ``model`` is not modified.
+
+    Args:
+        model: any network that ``torch.fx`` can trace.
+        example: one input batch; only its shape, dtype and device matter.
+        gate: "foldable" gates the activations whose removal lets weighted layers merge, "all" every activation, as
+            in the paper.
+
+    Raises:
+        InputError: the network cannot be traced, or has no such activation.
+    """
+    traced = trace(model, example)
+    if gate not in ("foldable", "all"):
+        raise InputError(f"gate {gate!r}: unknown; give 'foldable' or 'all'")
+    activations = [node for node in traced.graph.nodes if is_activation(node)]
+    chosen = foldable_activations(traced) if gate == "foldable" else activations
+    if not chosen:
+        raise InputError(
+            f"{type(model).__name__} has {len(activations)} activations, and the removal of none lets weighted layers "
+            "merge; fold.scan(model, example) tells why"
+        )
+    for node in chosen:
+        wrapped = Linearizable(traced.get_submodule(node.target))
+        traced.set_submodule(node.target, wrapped.to(example.device).train(wrapped.activation.training))
+    return traced
+
+
+def gates(model: nn.Module) -> dict[str, Linearizable]:
+    """The gates of ``model`` by name, in the order of its modules."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, Linearizable)}
+
+
+def depth_penalty(model: nn.Module) -> Tensor:
+    """``sum |1 - alpha^2|`` over all gates, a scalar: the paper's auxiliary loss (equation 3).
+
+    Raises InputError if there is no gate, which would make the loss a constant.
+    """
+    alphas = [gate.alpha for gate in gates(model).values()]
+    if not alphas:
+        raise InputError(f"{type(model).__name__} has no gates; linearize(model, example) adds them")
+    return (1 - torch.stack(alphas).square()).abs().sum()
+
+
+def is_open(gate: Linearizable, threshold: float = THRESHOLD) -> bool:
+    """Whether ``harden`` takes this gate for the identity."""
+    return gate.alpha.item() >= threshold
+
+
+def harden(model: nn.Module, threshold: float = THRESHOLD) -> nn.Module:
+    """A copy of ``model`` without gates: identity where ``alpha >= threshold``, elsewhere the original activation."""
+    hard = copy.deepcopy(model)
+    for name, gate in gates(hard).items():
+        identity = removed_activation().train(gate.training)
+        hard.set_submodule(name, identity if is_open(gate, threshold) else gate.activation)
+    return hard

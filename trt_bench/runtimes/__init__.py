@@ -1,0 +1,65 @@
+"""What runs a network: TensorRT on a GPU or ONNX Runtime on the CPU, behind one small interface.
+
+A runtime is a module with ``load(path, batch, threads)`` -> Loaded and ``device()`` -> dict.
+"""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import ModuleType
+
+import numpy as np
+
+from trt_bench.errors import InputError
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A network that is ready to run on a device."""
+
+    input_shape: tuple[int, ...]  # at the batch size of the measurement
+    eval_batch: int  # images to give ``infer`` at a time when only the result counts
+    bind: Callable[[np.ndarray], None]  # set the input of ``repeat``
+    repeat: Callable[[int], "float | None"]  # run n inferences to their end; GPU time in ms, None on a CPU
+    infer: Callable[[np.ndarray], np.ndarray]  # float32 of the input shape, or with eval_batch images -> first output
+    settings: dict = field(default_factory=dict)  # how it was built
+
+
+def choose(wanted: str) -> tuple[ModuleType, str]:
+    """The runtime module for ``--runtime wanted`` and the reason as a clause that starts with "because".
+
+    ``auto`` is TensorRT where it can be imported and a GPU is there, otherwise ONNX Runtime on the CPU.
+    Raises InputError where TensorRT is wanted and cannot run.
+    """
+    if wanted == "onnxruntime":
+        return _module("onnxruntime"), "because of --runtime onnxruntime"
+    tensorrt = _module("tensorrt")
+    obstacle = tensorrt.obstacle()
+    if obstacle is None:
+        return tensorrt, "because of --runtime tensorrt" if wanted == "tensorrt" else "because TensorRT finds a GPU"
+    if wanted == "tensorrt":
+        raise InputError(f"--runtime tensorrt: {obstacle}; amend that, or give --runtime onnxruntime")
+    return _module("onnxruntime"), f"because {obstacle}"
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"trt_bench.runtimes.{name}")
+
+
+def check_input(path: object, shapes: list[list], dtype: str, batch: int) -> tuple[int, ...]:
+    """The input shape at ``batch`` of a network whose inputs have ``shapes`` (unknown axes: not a positive int).
+
+    Raises InputError unless it has one float32 input of which at most the batch axis is open.
+    """
+    if len(shapes) != 1:
+        raise InputError(f"{path}: has {len(shapes)} inputs; give a network with one image input")
+    shape = [axis if isinstance(axis, int) and axis > 0 else None for axis in shapes[0]]
+    if dtype != "float32":
+        raise InputError(f"{path}: its input is {dtype}; export it with a float32 input")
+    if not shape or None in shape[1:]:
+        raise InputError(f"{path}: input shape {shapes[0]} is open beyond the batch axis; export it with a fixed size")
+    if shape[0] not in (None, batch):
+        raise InputError(
+            f"{path}: is fixed to batch {shape[0]}, not {batch}; use --batch {shape[0]} or export it again"
+        )
+    return (batch, *shape[1:])

@@ -1,0 +1,91 @@
+"""Statistics of latency samples: percentiles, bootstrap intervals, paired speed-up, verdict. Only numpy."""
+
+import math
+
+import numpy as np
+
+RESAMPLES = 2000
+CONFIDENCE = 0.95
+
+
+def percentile(samples: np.ndarray, percent: float) -> float:
+    """Nearest-rank percentile: the smallest sample that at least ``percent`` % of ``samples`` do not exceed.
+
+    This is trtexec's definition; the result is always one of the samples. ``percent`` in (0, 100].
+    """
+    ordered = np.sort(np.asarray(samples, dtype=np.float64))
+    rank = math.ceil(percent * len(ordered) / 100)
+    return float(ordered[max(rank, 1) - 1])
+
+
+def median_interval(samples: np.ndarray, seed: int = 0) -> tuple[float, float, float]:
+    """Median of ``samples`` and its bootstrap 95% interval: (median, low, high), in the unit of the samples.
+
+    Runs of neighbouring samples are resampled together (circular block bootstrap, runs of about n^(1/3)), because
+    what disturbs a latency usually lasts longer than one sample, and single draws would give too small an interval.
+    Raises ValueError without samples.
+    """
+    values = np.asarray(samples, dtype=np.float64)
+    n = len(values)
+    if n == 0:
+        raise ValueError("no samples")
+    run = math.ceil(n ** (1 / 3))
+    rng = np.random.default_rng(seed)
+    starts = rng.integers(0, n, size=(RESAMPLES, math.ceil(n / run)))
+    indices = (starts[:, :, None] + np.arange(run)).reshape(RESAMPLES, -1)[:, :n] % n
+    medians = np.median(values[indices], axis=1)
+    tail = 100 * (1 - CONFIDENCE) / 2
+    low, high = np.percentile(medians, [tail, 100 - tail])
+    median = float(np.median(values))
+    return median, min(float(low), median), max(float(high), median)
+
+
+def summary(samples: np.ndarray, seed: int = 0) -> dict:
+    """The ``latency_ms`` object of bench.json for samples in ms."""
+    median, low, high = median_interval(samples, seed)
+    return {
+        "median": median,
+        "ci95": [low, high],
+        "mean": float(np.mean(samples)),
+        "min": float(np.min(samples)),
+        "max": float(np.max(samples)),
+        "p90": percentile(samples, 90),
+        "p95": percentile(samples, 95),
+        "p99": percentile(samples, 99),
+    }
+
+
+def paired_ratios(baseline: np.ndarray, candidate: np.ndarray) -> np.ndarray:
+    """Baseline time over candidate time for each round of two passes (there and back: A B B A).
+
+    Both take samples in order of measurement, two for each round. What drifts linearly in time cancels within a round.
+    """
+    rounds_a = np.asarray(baseline, dtype=np.float64).reshape(-1, 2).sum(axis=1)
+    rounds_b = np.asarray(candidate, dtype=np.float64).reshape(-1, 2).sum(axis=1)
+    return rounds_a / rounds_b
+
+
+def verdict(low: float, high: float) -> str:
+    """What the interval of a speed-up says: ``faster`` above 1, ``slower`` below 1, otherwise neither."""
+    if low > 1:
+        return "faster"
+    if high < 1:
+        return "slower"
+    return "no significant difference"
+
+
+def compare(baseline: np.ndarray, candidate: np.ndarray, seed: int = 0) -> dict:
+    """Speed-up of the candidate (above 1: it is faster), its 95% interval, and the verdict."""
+    speedup, low, high = median_interval(paired_ratios(baseline, candidate), seed)
+    return {"speedup": speedup, "ci95": [low, high], "verdict": verdict(low, high)}
+
+
+def variation(samples: np.ndarray) -> float:
+    """Coefficient of variation: standard deviation over mean."""
+    return float(np.std(samples) / np.mean(samples))
+
+
+def drift(samples: np.ndarray) -> float:
+    """Relative change of the median from the first third of the samples to the last; positive: it became slower."""
+    third = max(len(samples) // 3, 1)
+    return float(np.median(samples[-third:]) / np.median(samples[:third]) - 1)

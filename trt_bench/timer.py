@@ -1,0 +1,85 @@
+"""Time several networks side by side, so that whatever disturbs the machine disturbs all of them alike."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+Repeat = Callable[[int], "float | None"]
+
+WARM_UP_S = 0.2
+MIN_BLOCK_S = 0.002
+MIN_ROUNDS = 10
+MAX_SAMPLES = 1000  # about; longer measurements get longer blocks, so that bench.json stays small
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Samples of all networks, and how they were taken; a sample is the mean over a block of consecutive inferences."""
+
+    samples_ms: list[list[float]]
+    compute_ms: list[list[float]]  # GPU time by events, empty lists on a CPU
+    settings: dict
+
+
+def measure(
+    repeats: Sequence[Repeat],
+    seconds: float = 3.0,
+    clock: Callable[[], int] = time.perf_counter_ns,
+    progress: Callable[[str], None] = lambda text: None,
+) -> Timing:
+    """Time ``repeats``, functions that run n inferences and return when the last one has ended, interleaved.
+
+    A round goes through all networks and back (A B B A), one block of inferences each time. Blocks take about the same
+    time for every network, and at least 2 ms. Rounds go on until every network was timed for at least ``seconds`` in
+    at least 10 rounds. Each block starts with one inference that is not timed, to refill the caches that the other
+    network has used. ``repeats`` may return the GPU time of the n inferences in ms, or None. ``clock`` counts ns.
+    """
+    progress("warm-up")
+    estimates_s = [_warm_up(repeat, clock) for repeat in repeats]
+    block_s = max(MIN_BLOCK_S, seconds / MAX_SAMPLES, *estimates_s)
+    iterations = [math.ceil(block_s / estimate) for estimate in estimates_s]
+    samples_ms: list[list[float]] = [[] for _ in repeats]
+    compute_ms: list[list[float]] = [[] for _ in repeats]
+    timed_s = [0.0] * len(repeats)
+    there = list(range(len(repeats)))
+    begin = clock()
+    rounds = 0
+    while rounds < MIN_ROUNDS or min(timed_s) < seconds:
+        for index in there + there[::-1]:
+            repeats[index](1)
+            start = clock()
+            gpu_ms = repeats[index](iterations[index])
+            elapsed_s = 1e-9 * (clock() - start)
+            timed_s[index] += elapsed_s
+            samples_ms[index].append(1e3 * elapsed_s / iterations[index])
+            if gpu_ms is not None:
+                compute_ms[index].append(gpu_ms / iterations[index])
+        rounds += 1
+        done = min(min(timed_s) / seconds, rounds / MIN_ROUNDS, 1.0)
+        progress(f"timing, {1e-9 * (clock() - begin) * (1 / done - 1):.0f} s left")
+    progress("")
+    settings = {
+        "warm_up_s": WARM_UP_S,
+        "seconds": seconds,
+        "block_ms": 1e3 * block_s,
+        "untimed_inferences_per_block": 1,
+        "iterations_per_block": iterations,
+        "rounds": rounds,
+        "interleaving": "A B B A: each round runs all networks in order and then in reverse order",
+        "sample": "wall-clock mean of one block of consecutive inferences",
+    }
+    return Timing(samples_ms, compute_ms, settings)
+
+
+def _warm_up(repeat: Repeat, clock: Callable[[], int]) -> float:
+    """Run for the warm-up time, at least 3 times; return the seconds of one inference by the fastest."""
+    begin = clock()
+    fastest_ns = math.inf
+    count = 0
+    while count < 3 or clock() - begin < 1e9 * WARM_UP_S:
+        start = clock()
+        repeat(1)
+        fastest_ns = min(fastest_ns, clock() - start)
+        count += 1
+    return 1e-9 * max(fastest_ns, 100)  # a clock may not see the shortest
