@@ -1,6 +1,5 @@
 """Write checkpoints as ONNX files, each simplified and compared with PyTorch before it gets its name."""
 
-import argparse
 import sys
 from collections import Counter
 from pathlib import Path
@@ -9,13 +8,13 @@ import onnx
 import torch
 
 from export.check import check
-from fold.evalset import EvalSet, read_evalset
 from export.lower import lower
 from export.metadata import describe
 from export.passes import simplify
 from fold.checkpoint import load
-from fold.cli import run
+from fold.cli import Parser, run
 from fold.errors import CheckError, InputError
+from fold.evalset import EvalSet, read_evalset
 from fold.files import atomic_path
 
 _CHECKED_IMAGES = 256  # of the evaluation set; the check is about arithmetic, not about accuracy
@@ -30,18 +29,8 @@ takes it for the new one. Bad input (exit code 2) leaves it as it is.
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:
-        raise InputError(f"{message}; see {self.prog} --help")
-
-
 def main(arguments: list[str] | None = None) -> None:
-    parser = _Parser(
-        prog="python -m export",
-        description=__doc__,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(prog="python -m export", description=__doc__, epilog=_EPILOG)
     parser.add_argument("checkpoints", nargs="+", type=Path, metavar="CHECKPOINT", help="a .safetensors file of a run")
     parser.add_argument(
         "-o", "--output", type=Path, help="a folder, or a name.onnx for one checkpoint (default: beside the checkpoint)"

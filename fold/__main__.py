@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fold import checkpoint, report
-from fold.cli import run
+from fold.cli import Parser, run
 from fold.cost import cost
 from fold.errors import CheckError, InputError
 from fold.evalset import EvalSet, read_evalset
@@ -29,15 +29,8 @@ exit codes: 0 done, 1 nothing to fold or a failed check, 2 bad input
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:
-        raise InputError(f"{message}; see {self.prog} --help")
-
-
 def main(arguments: list[str] | None = None) -> None:
-    parser = _Parser(
-        prog="python -m fold", description=__doc__, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="python -m fold", description=__doc__, epilog=_EPILOG)
     commands = parser.add_subparsers(dest="command", required=True, metavar="{fold,scan}")
     folding = commands.add_parser(
         "fold",

@@ -1,4 +1,6 @@
-"""Checkpoints: safetensors whose metadata holds a JSON recipe. Loading builds, replays and fills in; nothing is unpickled.
+"""Checkpoints: safetensors whose metadata holds a JSON recipe. Loading them unpickles nothing.
+
+Loading builds the network, replays the recipe on it, and fills in the weights.
 
 A recipe says how to get from nothing to the network whose weights are in the file:
 

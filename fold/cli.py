@@ -1,10 +1,24 @@
-"""What every command of the toolchain does the same way: exit codes, one-line errors."""
+"""What every command of the toolchain does the same way: arguments, exit codes, one-line errors."""
 
+import argparse
 import errno
+import os
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from fold.errors import CheckError, InputError
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line, and whose epilog keeps its lines; subcommands inherit both."""
+
+    def __init__(self, *args: object, **options: object):
+        super().__init__(*args, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise InputError with ``message`` and where the help is."""
+        raise InputError(f"{message}; see {self.prog} --help")
 
 
 def run(main: Callable[[], None]) -> int:
@@ -18,16 +32,17 @@ def run(main: Callable[[], None]) -> int:
         return _fail(error, 2)
     except KeyboardInterrupt:
         return _fail("interrupted; the same command goes on from the last finished step", 130)
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of our stdout has gone; there is nobody to tell
+    except BrokenPipeError:  # the reader of our stdout has gone; there is nobody to tell
+        _settle_output()
         return 1
     except OSError as error:
+        _settle_output()
         # safetensors and onnx report a full disk through OSError too, some without an errno
         if error.errno == errno.ENOSPC or "No space left" in str(error):
             return _fail(f"{error.filename or 'output'}: no space left on the device; free some and run it again", 2)
         if error.filename is None:
             raise
-        return _fail(f"{error.filename}: {error.strerror}", 2)
+        return _fail(f"{error.filename}: {error.strerror}; give a file that can be used", 2)
     return 0
 
 
@@ -35,3 +50,11 @@ def _fail(message: object, code: int) -> int:
     text = " ".join(str(message).split())
     print(f"error: {text}", file=sys.stderr)
     return code
+
+
+def _settle_output() -> None:
+    """Write what stdout still holds; throw away what cannot be written, or Python would try again at exit and fail."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -11,11 +11,12 @@ import torch
 from torch import nn
 
 from fold import checkpoint
-from fold.cli import run
+from fold.cli import Parser, run
 from fold.errors import CheckError, InputError
 from fold.padding import hoist_padding
 from train import config, data, loop
-from train.gates import THRESHOLD, gates, harden, is_open, linearize
+from train.choose import choose
+from train.gates import THRESHOLD, gates, harden, linearize
 from train.loop import Hyperparameters
 from train.models import MODELS, apply_weights, arguments_from_weights, build, find, load_weights
 
@@ -30,18 +31,8 @@ interrupted goes on when it is given again. Exit codes: 0 done, 1 ran and failed
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:
-        raise InputError(f"{message}; see {self.prog} --help")
-
-
 def main(arguments: list[str] | None = None) -> None:
-    parser = _Parser(
-        prog="python -m train",
-        description=__doc__,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(prog="python -m train", description=__doc__, epilog=_EPILOG)
     stages = parser.add_subparsers(dest="stage", required=True, metavar="{pretrain,prefold,finetune,evaluate}")
 
     pretrain = _stage(stages, "pretrain", _pretrain, "train the network, or take its weights from a file")
@@ -59,7 +50,7 @@ def main(arguments: list[str] | None = None) -> None:
         "--gate-lr",
         type=_positive,
         default=10.0,
-        help="learning rate of the gates, as a multiple of --lr (%(default)s)",
+        help="learning rate of the gates, in multiples of --lr (%(default)s)",
     )
     prefold.add_argument(
         "--gate", choices=["foldable", "all"], default="foldable",
@@ -70,6 +61,12 @@ def main(arguments: list[str] | None = None) -> None:
     _hyperparameters(finetune, epochs=10, lr=0.02)
     finetune.add_argument(
         "--threshold", type=_non_negative, default=THRESHOLD, help="gates from here on are taken out (%(default)s)"
+    )
+    finetune.add_argument(
+        "--max-growth",
+        type=_positive,
+        default=2.0,
+        help="an activation stays where the merge would take more than this many times the MACs (%(default)s)",
     )
 
     evaluate = stages.add_parser("evaluate", help="accuracy of checkpoints", description="Accuracy of checkpoints.")
@@ -172,12 +169,16 @@ def _finetune(options: argparse.Namespace) -> None:
         return
     gated = linearize(checkpoint.replay(recipe), _example(recipe), recipe["gate"])
     checkpoint.fill(gated, weights, parent)
-    removed = [name for name, gate in gates(gated).items() if is_open(gate, options.threshold)]
+    removed, kept = choose(gated, _example(recipe), options.threshold, options.max_growth)
+    for name, reason in kept.items():
+        print(f"note: {name} stays: {reason} (--max-growth {options.max_growth:g})", file=sys.stderr)
+        gates(gated)[name].alpha.data.zero_()
     if not removed:
         name, widest = max(gates(gated).items(), key=lambda item: item[1].alpha.item())
         raise CheckError(
-            f"{parent}: no gate reached {options.threshold} (the widest, {name}, is at {widest.alpha.item():.2f}), so there "
-            "is nothing to remove; prefold with more --epochs (EPOCHS) or a larger --lambda (LAMBDA), in a new run folder"
+            f"{parent}: no activation can go: {len(kept)} would cost too much, and of the other gates the widest, "
+            f"{name}, is at {widest.alpha.item():.2f} of {options.threshold}; prefold with more --epochs (EPOCHS) or a larger "
+            "--lambda (LAMBDA), in a new run folder"
         )
     dataset = data.load(config.settings(options.run, "pretrain")["data"])
     hard = harden(gated, options.threshold)
@@ -187,6 +188,7 @@ def _finetune(options: argparse.Namespace) -> None:
     loop.train(hard, dataset, options.run, "finetune", _hyperparameters_of(options))
     recipe["stage"] = "finetuned"
     recipe["removed"] = removed
+    recipe["kept"] = kept
     recipe["hoisted"] = [list(region.layers) for region in hoisted]
     recipe["accuracy"]["finetuned"] = _accuracy(hard, dataset)
     _write(path, hard, recipe)

@@ -27,9 +27,7 @@ def enter(run: Path, stage: str, settings: dict) -> None:
         write_json(run / "config.json", config)
     elif before["settings"] != settings:
         old = before["settings"]
-        changes = [
-            f"{key} was {old.get(key)}, is now {value}" for key, value in settings.items() if old.get(key) != value
-        ]
+        changes = [f"{key} was {old.get(key)}, is now {new}" for key, new in settings.items() if old.get(key) != new]
         raise InputError(
             f"{run}: {stage} was started there with other settings ({'; '.join(changes)}); "
             "give those again, or another run folder (RUN=DIR), or delete this one"

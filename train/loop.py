@@ -1,6 +1,7 @@
-"""The training loop: SGD on uint8 images, a resumable state after every epoch, the same weights however often it stops.
+"""The training loop: SGD on uint8 images, with a state to resume from after every epoch.
 
-Every source of randomness is seeded from (seed, stage, epoch), so that the epochs after a kill are those of an unbroken run.
+Every source of randomness is seeded from (seed, stage, epoch): a run that was killed ends with the weights of an
+unbroken one.
 """
 
 import io

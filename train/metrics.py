@@ -35,14 +35,9 @@ def draw_gates(path: Path, rows: list[dict], threshold: float) -> None:
     names = [key for key in rows[0] if key not in COLUMNS]
     values = [[row[name] for row in rows] for name in names]
     epochs = [row["epoch"] for row in rows]
-    figure, (cells, curve) = plt.subplots(
-        2,
-        1,
-        sharex=True,
-        height_ratios=[max(len(names), 4), 6],
-        figsize=(8, 2.6 + 0.24 * len(names)),
-        layout="constrained",
-    )
+    size = (8, 2.6 + 0.24 * len(names))  # inches
+    heights = [max(len(names), 4), 6]
+    figure, (cells, curve) = plt.subplots(2, 1, sharex=True, height_ratios=heights, figsize=size, layout="constrained")
     edges = [epochs[0] - 0.5, epochs[-1] + 0.5]
     image = cells.imshow(values, vmin=0, vmax=1, cmap="viridis", aspect="auto", extent=[*edges, len(names) - 0.5, -0.5])
     cells.set_yticks(range(len(names)), names, fontsize=7)

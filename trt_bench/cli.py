@@ -23,11 +23,11 @@ def run(main: Callable[[], None]) -> int:
         return _fail("interrupted; nothing was written, start the same command again", 130)
     except MemoryError as error:
         return _fail(f"out of memory ({error}); give a smaller --batch", 2)
-    except BrokenPipeError:
-        _drop_output()  # the reader of our stdout has gone; there is nobody to tell
+    except BrokenPipeError:  # the reader of our stdout has gone; there is nobody to tell
+        _settle_output()
         return 1
     except OSError as error:
-        _drop_output()
+        _settle_output()
         remedy = "free some space" if error.errno == errno.ENOSPC else "give a file that can be used"
         return _fail(f"{error.filename or 'output'}: {error.strerror or error}; {remedy} and run it again", 2)
     return 0
@@ -40,9 +40,12 @@ def _fail(message: object, code: int) -> int:
     return code
 
 
-def _drop_output() -> None:
-    """Throw away what stdout still holds, or Python would try once more to write it, and fail at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _settle_output() -> None:
+    """Write what stdout still holds; throw away what cannot be written, or Python would try again at exit and fail."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Parser(argparse.ArgumentParser):

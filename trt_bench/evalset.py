@@ -27,8 +27,9 @@ def load(path: str | Path) -> EvalSet:
     if not Path(path).is_file():
         raise InputError(f"--data {path}: no such file; `python -m export` writes eval.npz")
     try:
-        archive = np.load(path, allow_pickle=False)
-        images, labels, mean, std = (archive[name] for name in names)
+        with open(path, "rb") as file:
+            archive = np.load(file, allow_pickle=False)
+            images, labels, mean, std = (archive[name] for name in names)
     except Exception as error:  # numpy, zipfile and zlib each raise their own for a damaged file
         raise InputError(
             f"--data {path}: not an .npz file with {', '.join(names)} ({error}); `python -m export` writes eval.npz"

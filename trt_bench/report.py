@@ -105,7 +105,7 @@ def _verdict(comparison: dict) -> str:
 
 
 def _ms(value: float) -> str:
-    return f"{value:.{3 if value < 10 else 2 if value < 100 else 1}f}"
+    return f"{value:.{4 if value < 0.1 else 3 if value < 10 else 2 if value < 100 else 1}f}"
 
 
 def _aligned(rows: list[tuple[str, ...]]) -> list[str]:

@@ -22,7 +22,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 
 
 def find(name: str) -> Callable[..., nn.Module]:
-    """The constructor of the network ``name``. Raises InputError for an unknown name, with the one it may have meant."""
+    """The constructor of the network ``name``. Raises InputError for an unknown name (did you mean ...)."""
     if name not in MODELS:
         close = difflib.get_close_matches(name, MODELS, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""

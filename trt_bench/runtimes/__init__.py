@@ -38,7 +38,10 @@ def choose(wanted: str) -> tuple[ModuleType, str]:
     if obstacle is None:
         return tensorrt, "because of --runtime tensorrt" if wanted == "tensorrt" else "because TensorRT finds a GPU"
     if wanted == "tensorrt":
-        raise InputError(f"--runtime tensorrt: {obstacle}; amend that, or give --runtime onnxruntime")
+        raise InputError(
+            f"--runtime tensorrt: {obstacle}; it needs an NVIDIA GPU with its driver, tensorrt and cuda-python "
+            "(pip install tensorrt cuda-python; JetPack brings tensorrt), or give --runtime onnxruntime"
+        )
     return _module("onnxruntime"), f"because {obstacle}"
 
 

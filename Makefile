@@ -1,0 +1,79 @@
+# layer-folding: `make help` lists what there is.
+
+PYTHON  ?= python3
+MODEL   ?= mobilenetv2-digits
+DATA    ?= digits
+RUN     ?= runs/$(MODEL)-$(notdir $(patsubst %/,%,$(DATA)))
+RUNTIME ?= auto
+BATCH   ?= 1
+# WEIGHTS, EPOCHS and LAMBDA: unset means the default of the stage.
+
+VENV  := .venv
+PY    := $(VENV)/bin/python
+READY := $(VENV)/.ready
+# The benchmark needs numpy and a runtime only: on a board it runs with the board's own Python, without a set-up.
+BENCH := $$(test -e $(READY) && echo $(PY) || echo $(PYTHON))
+
+epochs  := $(if $(EPOCHS),--epochs $(EPOCHS))
+weights := $(if $(WEIGHTS),--weights '$(WEIGHTS)')
+lambda  := $(if $(LAMBDA),--lambda $(LAMBDA))
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint prefold fold export trt-bench clean
+.NOTPARALLEL:
+
+help: ## list the targets and variables
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 19
+	@echo
+	@echo "  variables, here with their values:"
+	@echo "    MODEL=$(MODEL)  DATA=$(DATA)  RUN=$(RUN)  RUNTIME=$(RUNTIME)  BATCH=$(BATCH)"
+	@echo "    WEIGHTS=FILE  EPOCHS=N (0 skips training)  LAMBDA=X (depth penalty)  PYTHON=$(PYTHON)"
+	@echo
+	@echo "  example: make prefold fold export trt-bench MODEL=resnet20 DATA=cifar10/ WEIGHTS=resnet20.pt EPOCHS=10"
+
+setup: $(READY) ## make .venv with all dependencies (the other targets do this by themselves)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "error: $(PYTHON) is older than Python 3.10; give another one, PYTHON=python3.11")'
+	@echo "setting up $(VENV): PyTorch and the rest, a few minutes and a few GB on a fresh machine" >&2
+	@$(PYTHON) -m venv $(VENV)
+	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(READY) ## the whole pipeline on handwritten digits, in minutes: train, prefold, fold, export, bench
+	@$(MAKE) --no-print-directory demo-stages RUN=runs/demo MODEL=mobilenetv2-digits DATA=digits WEIGHTS=
+
+.PHONY: demo-stages
+demo-stages:
+	@$(PY) -m train pretrain --run '$(RUN)' --model $(MODEL) --data '$(DATA)' --epochs 10 --batch 64
+	@$(PY) -m train prefold --run '$(RUN)' --epochs 8 --batch 64 --lambda 1
+	@$(PY) -m train finetune --run '$(RUN)' --epochs 6 --batch 64
+	@$(PY) -m fold fold '$(RUN)'
+	@$(MAKE) --no-print-directory export trt-bench RUN=$(RUN)
+	@echo
+	@echo "files in $(RUN): original.onnx and folded.onnx to deploy, gates.png, metrics.csv, fold.json, bench.json"
+
+test: $(READY) ## all tests
+	@$(PY) -m pytest -q
+
+lint: $(READY) ## style and format
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+
+prefold: $(READY) ## train MODEL on DATA or take its WEIGHTS, then learn which activations can go
+	@$(PY) -m train pretrain --run '$(RUN)' --model $(MODEL) --data '$(DATA)' $(weights) $(epochs)
+	@$(PY) -m train prefold --run '$(RUN)' $(epochs) $(lambda)
+
+fold: $(READY) ## take those activations out, hoist padding, fine-tune, fold
+	@$(PY) -m train finetune --run '$(RUN)' $(epochs)
+	@$(PY) -m fold fold '$(RUN)'
+
+export: $(READY) ## original and folded network to ONNX, each compared with PyTorch
+	@$(PY) -m export --data '$(RUN)/eval.npz' '$(RUN)/original.safetensors' '$(RUN)/folded.safetensors'
+
+trt-bench: ## latency of both, interleaved: TensorRT on a GPU or Jetson, else ONNX Runtime on the CPU
+	@$(BENCH) -m trt_bench bench --runtime $(RUNTIME) --batch $(BATCH) --data '$(RUN)/eval.npz' \
+	  -o '$(RUN)/bench.json' '$(RUN)/original.onnx' '$(RUN)/folded.onnx'
+
+clean: ## remove .venv and caches, not runs/
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis *.egg-info build

@@ -1,0 +1,79 @@
+import pytest
+
+from trt_bench import timer
+
+
+class Machine:
+    """A clock that only the networks advance, and a log of what ran: (time before in s, name, inferences)."""
+
+    def __init__(self):
+        self.now_ns = 0
+        self.log = []
+
+    def clock(self):
+        return self.now_ns
+
+    def network(self, name, seconds, gpu_ms=None):
+        def repeat(count):
+            self.log.append((1e-9 * self.now_ns, name, count))
+            self.now_ns += round(1e9 * seconds * count)
+            return None if gpu_ms is None else gpu_ms * count
+
+        return repeat
+
+
+def measured(*costs_s, seconds=1.0, **options):
+    machine = Machine()
+    networks = [machine.network("ABC"[index], cost) for index, cost in enumerate(costs_s)]
+    return machine, timer.measure(networks, seconds, clock=machine.clock, **options)
+
+
+@pytest.mark.parametrize(("costs_s", "turn"), [((0.004,), "AA"), ((0.004, 0.002), "ABBA"), ((0.01,) * 3, "ABCCBA")])
+def test_networks_take_turns_there_and_back(costs_s, turn):
+    machine, timing = measured(*costs_s)
+    blocks = 2 * len(turn) * timing.settings["rounds"]  # one untimed inference and one block each
+    names = [name for _, name, _ in machine.log[-blocks:]]
+    assert "".join(names[::2]) == turn * timing.settings["rounds"] == "".join(names[1::2])
+    assert {count for _, _, count in machine.log[-blocks::2]} == {1}
+
+
+def test_samples_are_the_time_of_one_inference():
+    _, timing = measured(0.0001, 0.0004)
+    for samples, cost in zip(timing.samples_ms, (0.1, 0.4), strict=True):
+        assert samples == pytest.approx([cost] * 2 * timing.settings["rounds"])
+    assert timing.compute_ms == [[], []]
+
+
+@pytest.mark.parametrize("cost_s", [0.00001, 0.001, 0.3])
+def test_times_at_least_as_long_and_as_often_as_promised(cost_s):
+    machine, timing = measured(cost_s, 2 * cost_s, seconds=1.5)
+    iterations = timing.settings["iterations_per_block"]
+    for samples, count in zip(timing.samples_ms, iterations, strict=True):
+        assert sum(samples) * count / 1e3 >= 1.5 * (1 - 1e-9)
+        assert len(samples) >= 10
+        assert len(samples) <= 2 * timer.MAX_SAMPLES
+    assert iterations[0] * cost_s >= 0.002 * (1 - 1e-9)
+    assert machine.now_ns < 1e9 * (1.5 + 80 * 2 * cost_s) * 4
+
+
+@pytest.mark.parametrize("cost_s", [0.01, 0.15])
+def test_warms_up_for_200_ms_and_three_inferences(cost_s):
+    machine, timing = measured(cost_s)
+    blocks = 4 * timing.settings["rounds"]
+    warm_up = machine.log[:-blocks]
+    assert len(warm_up) >= 3
+    assert machine.log[-blocks][0] >= 0.2
+    assert sum(count for _, _, count in warm_up) * cost_s == pytest.approx(machine.log[-blocks][0])
+
+
+def test_gpu_time_is_kept_apart():
+    machine = Machine()
+    timing = timer.measure([machine.network("A", 0.003, gpu_ms=1.25)], 0.1, clock=machine.clock)
+    assert timing.compute_ms[0] == pytest.approx([1.25] * len(timing.samples_ms[0]))
+
+
+def test_progress_says_the_time_left():
+    lines = []
+    measured(0.1, 0.1, seconds=2, progress=lines.append)
+    assert lines[0] == "warm-up" and lines[-1] == ""
+    assert lines[1:-1] == [f"timing, {left} s left" for left in (7, 6, 6, 5, 4, 3, 2, 2, 1, 0)]
