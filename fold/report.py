@@ -1,6 +1,7 @@
 """What was folded and what it gained, as text and as JSON values."""
 
 from dataclasses import asdict
+from itertools import takewhile
 
 from fold.cost import Cost
 from fold.regions import Skipped
@@ -18,17 +19,19 @@ def before_after(costs: dict[str, Cost], accuracy: dict[str, float]) -> str:
 
 def merges(folded: list[Merge]) -> str:
     """A table with a row for each merged layer: what it replaces, and its cost before and after."""
-    rows = [["merged layers", "kernel", "stride", "parameters", "MACs", "needs gone"]]
+    rows = [["in", "merged layers", "kernel", "stride", "parameters", "MACs", "without"]]
     for merge in folded:
         before, after = merge.macs
+        scope = _common_scope([*merge.layers, *merge.activations])
         rows.append(
             [
-                " + ".join(merge.layers),
+                scope.rstrip("."),
+                " + ".join(layer.removeprefix(scope) for layer in merge.layers),
                 "x".join(map(str, merge.kernel)) or "linear",
                 "x".join(map(str, merge.stride)) or "-",
                 " => ".join(map(quantity, merge.parameters)),
                 f"{quantity(before)} => {quantity(after)} ({after / before:.2f}x)",
-                ", ".join(merge.activations) or "nothing",
+                ", ".join(activation.removeprefix(scope) for activation in merge.activations),
             ]
         )
     return table(rows)
@@ -45,6 +48,13 @@ def as_json(result: FoldResult | Scan) -> dict:
     return {
         name: [asdict(entry) for entry in value] if isinstance(value, list) else value for name, value in fields.items()
     }
+
+
+def _common_scope(names: list[str]) -> str:
+    """The modules that all ``names`` are in, with the dot: `blocks.0.` of `blocks.0.conv` and `blocks.0.act`."""
+    paths = [name.split(".")[:-1] for name in names]
+    shared = takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False))
+    return "".join(f"{parts[0]}." for parts in shared)
 
 
 def quantity(value: int) -> str:

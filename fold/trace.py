@@ -1,8 +1,8 @@
 """From a module to a graph in which every activation is a module of its own, used at one place.
 
 `torch.fx` records the calls; three rewrites make the record safe to edit:
-functional activations become modules, a module called from several places gets a copy per call (`relu`, `relu_1`, ...),
-and in-place operations become ordinary ones with the same result.
+functional activations and dropouts become modules, a module without state that is called from several places gets a
+copy per call (`relu`, `relu_1`, ...), and in-place operations become ordinary ones with the same result.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from itertools import chain, count
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
-from torch.fx.passes.shape_prop import ShapeProp
 
 from fold.errors import InputError
 
@@ -31,7 +30,13 @@ _FUNCTIONS: dict[object, type[nn.Module]] = {
     F.tanh: nn.Tanh, torch.tanh: nn.Tanh, "tanh": nn.Tanh, "tanh_": nn.Tanh,
     F.sigmoid: nn.Sigmoid, torch.sigmoid: nn.Sigmoid, "sigmoid": nn.Sigmoid, "sigmoid_": nn.Sigmoid,
     F.silu: nn.SiLU, F.gelu: nn.GELU, F.hardswish: nn.Hardswish, F.hardtanh: nn.Hardtanh, F.mish: nn.Mish,
+    F.dropout: nn.Dropout, F.dropout1d: nn.Dropout1d, F.dropout2d: nn.Dropout2d, F.dropout3d: nn.Dropout3d,
 }  # fmt: skip
+
+_OUT_OF_PLACE = {
+    getattr(operator, f"i{name}"): getattr(operator, name)
+    for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul")
+}
 
 
 class Opaque(nn.Module):
@@ -64,6 +69,7 @@ def trace(model: nn.Module, example: Tensor) -> fx.GraphModule:
             "pass the traceable part of it, for example its backbone"
         ) from error
     traced = fx.GraphModule(model, graph, class_name=type(model).__name__)
+    _positional(traced)
     _functionalise(traced)
     _modules_for_functions(traced)
     _one_call_each(traced)
@@ -78,17 +84,19 @@ def trace(model: nn.Module, example: Tensor) -> fx.GraphModule:
 
 def add_shapes(traced: fx.GraphModule, example: Tensor) -> None:
     """Run ``example`` through the graph and note each tensor's shape in ``node.meta["shape"]`` (None: not a tensor)."""
-    propagate = ShapeProp(traced)
     try:
         with torch.no_grad():
-            propagate.propagate(example)
+            _NoteShapes(traced).run(example)
     except Exception as error:
-        raise InputError(
-            f"the network does not accept an input of shape {list(example.shape)}: {_first_line(error.__cause__ or error)}"
-        ) from error
-    for node in traced.graph.nodes:
-        shape = getattr(node.meta.get("tensor_meta"), "shape", None)
-        node.meta["shape"] = None if shape is None else tuple(shape)
+        shape = list(example.shape)
+        raise InputError(f"the network does not accept an input of shape {shape}: {_first_line(error)}") from error
+
+
+class _NoteShapes(fx.Interpreter):  # torch's own ShapeProp prints a traceback where the input does not fit
+    def run_node(self, node: fx.Node) -> object:
+        value = super().run_node(node)
+        node.meta["shape"] = tuple(value.shape) if isinstance(value, Tensor) else None
+        return value
 
 
 def module_of(node: fx.Node) -> nn.Module | None:
@@ -112,26 +120,44 @@ def add_module(traced: fx.GraphModule, name: str, module: nn.Module) -> str:
     return free
 
 
+def _positional(traced: fx.GraphModule) -> None:
+    """Call modules by position, so that `node.args[0]` is their input."""
+    for node in traced.graph.nodes:
+        if node.op == "call_module" and not node.args and len(node.kwargs) == 1:
+            node.args, node.kwargs = tuple(node.kwargs.values()), {}
+
+
 def _functionalise(traced: fx.GraphModule) -> None:
     """Replace in-place operations: later readers of the overwritten tensor read the result instead."""
     order = {node: i for i, node in enumerate(traced.graph.nodes)}
+    in_place = {module for module in traced.modules() if getattr(module, "inplace", False)}
     for node in list(traced.graph.nodes):
-        module = module_of(node)
-        written = None
-        if getattr(module, "inplace", False):
-            module.inplace, written = False, node.args[0]
+        ordinary = _out_of_place(node)
+        if ordinary is not None:
+            node.target = ordinary
         elif node.op == "call_function" and node.kwargs.get("inplace"):
-            node.kwargs, written = {**node.kwargs, "inplace": False}, node.args[0]
-        elif node.target in (operator.iadd, operator.imul):
-            node.target = operator.add if node.target is operator.iadd else operator.mul
-            written = node.args[0]
-        elif node.op == "call_method" and node.target in ("add_", "mul_", "relu_", "tanh_", "sigmoid_"):
-            node.target, written = node.target[:-1], node.args[0]
-        elif node.target is torch.relu_:
-            node.target, written = torch.relu, node.args[0]
-        if isinstance(written, fx.Node):
+            node.kwargs = {**node.kwargs, "inplace": False}
+        elif module_of(node) not in in_place:
+            continue
+        if node.args and isinstance(node.args[0], fx.Node):
             at = order[node]
-            written.replace_all_uses_with(node, delete_user_cb=lambda user, at=at: order[user] > at)
+            node.args[0].replace_all_uses_with(node, delete_user_cb=lambda user, at=at: order[user] > at)
+    for module in in_place:
+        module.inplace = False
+
+
+def _out_of_place(node: fx.Node) -> object:
+    """The ordinary operation with the result of an in-place one (`add` for `add_` and `+=`), None for any other."""
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    if node.op == "call_function" and node.target in _OUT_OF_PLACE:
+        return _OUT_OF_PLACE[node.target]
+    if node.op not in ("call_function", "call_method") or not name.endswith("_") or name.endswith("__"):
+        return None
+    homes = (Tensor,) if node.op == "call_method" else (torch, F)
+    ordinary = next((getattr(home, name[:-1]) for home in homes if hasattr(home, name[:-1])), None)
+    if not callable(ordinary):
+        return None
+    return name[:-1] if node.op == "call_method" else ordinary
 
 
 def _modules_for_functions(traced: fx.GraphModule) -> None:
@@ -142,9 +168,10 @@ def _modules_for_functions(traced: fx.GraphModule) -> None:
         names = list(inspect.signature(kind.__init__).parameters)[1:]
         options = dict(zip(names, node.args[1:], strict=False)) | dict(node.kwargs)
         x = node.args[0] if node.args else options.pop("input", None)
-        if not isinstance(x, fx.Node) or not set(options) <= set(names):
-            continue  # not a plain activation of one tensor: stays a function, and so an anchor
         options.pop("inplace", None)
+        always_on = options.pop("training", False)  # a dropout that does not follow the mode of the network
+        if always_on or not isinstance(x, fx.Node) or not set(options) <= set(names):
+            continue  # not a plain activation of one tensor: stays a function, and so an anchor
         scope = next(reversed(node.meta.get("nn_module_stack", {"": None})), "")
         label = node.target if isinstance(node.target, str) else node.target.__name__
         name = add_module(traced, f"{scope}.{label}".lstrip("."), kind(**options))
@@ -155,24 +182,24 @@ def _modules_for_functions(traced: fx.GraphModule) -> None:
 
 
 def _one_call_each(traced: fx.GraphModule) -> None:
-    """Give each further call of a stateless activation its own copy. Shared weights stay shared."""
+    """Give each further call of a module without state its own copy. Shared weights stay shared."""
     calls = defaultdict(list)
     for node in traced.graph.nodes:
-        if is_activation(node) or isinstance(module_of(node), nn.Identity):
-            calls[id(module_of(node))].append(node)
-    for nodes in calls.values():
-        module = module_of(nodes[0])
-        if any(True for _ in module.parameters()):
-            continue
+        if node.op == "call_module" and not module_of(node).state_dict():
+            calls[module_of(node)].append(node)
+    for module, nodes in calls.items():
         for node in nodes[1:]:
             node.target = add_module(traced, node.target, copy.deepcopy(module))
 
 
 def _mark_shared(traced: fx.GraphModule) -> None:
-    """Note in ``node.meta["shared"]`` which calls use weights that another call uses too."""
-    weights = {
-        node: {id(p) for p in module_of(node).parameters()} for node in traced.graph.nodes if node.op == "call_module"
-    }
+    """Note in ``node.meta["shared"]`` which calls use weights that another call, or the code itself, uses too."""
+    weights = {}
+    for node in traced.graph.nodes:
+        if node.op == "call_module":
+            weights[node] = {id(p) for p in module_of(node).parameters()}
+        elif node.op == "get_attr":
+            weights[node] = {id(operator.attrgetter(node.target)(traced))}
     users = Counter(weight for used in weights.values() for weight in used)
     for node, used in weights.items():
         node.meta["shared"] = any(users[weight] > 1 for weight in used)

@@ -97,6 +97,7 @@ def _pretrain(options: argparse.Namespace) -> None:
     find(options.model)
     weights = None if options.weights is None else load_weights(options.weights)
     dataset = data.load(options.data)
+    model, arguments = _network(options, dataset, weights)
     config.enter(
         options.run,
         "pretrain",
@@ -109,7 +110,6 @@ def _pretrain(options: argparse.Namespace) -> None:
     path = options.run / "original.safetensors"
     if _done(path, "pretrain"):
         return
-    model, arguments = _network(options, dataset, weights)
     if weights is None:
         if not options.epochs:
             print("note: neither --weights nor training: the network is random", file=sys.stderr)
@@ -177,8 +177,8 @@ def _finetune(options: argparse.Namespace) -> None:
         name, widest = max(gates(gated).items(), key=lambda item: item[1].alpha.item())
         raise CheckError(
             f"{parent}: no activation can go: {len(kept)} would cost too much, and of the other gates the widest, "
-            f"{name}, is at {widest.alpha.item():.2f} of {options.threshold}; prefold with more --epochs (EPOCHS) or a larger "
-            "--lambda (LAMBDA), in a new run folder"
+            f"{name}, is at {widest.alpha.item():.2f} of {options.threshold}; prefold with more --epochs (EPOCHS) or "
+            "a larger --lambda (LAMBDA), in a new run folder"
         )
     dataset = data.load(config.settings(options.run, "pretrain")["data"])
     hard = harden(gated, options.threshold)

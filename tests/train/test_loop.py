@@ -1,0 +1,184 @@
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from fold.errors import CheckError, InputError
+from train import gates, linearize
+from train.data import Dataset, Split
+from train.loop import Hyperparameters, accuracy, finish, schedule, train
+from train.models import build
+
+ROOT = Path(__file__).parents[2]
+SMALL = Hyperparameters(epochs=3, batch=16, lr=0.05, weight_decay=5e-4, seed=0, penalty=0.25, gate_lr=5.0)
+
+
+def dataset() -> Dataset:
+    """Two classes, dark and bright noise, that a network learns in a few steps."""
+    generator = torch.Generator().manual_seed(0)
+
+    def split(count: int) -> Split:
+        labels = torch.arange(count) % 2
+        noise = torch.randint(0, 128, (count, 1, 16, 16), generator=generator)
+        return Split((noise + 127 * labels.view(-1, 1, 1, 1)).to(torch.uint8), labels)
+
+    return Dataset("noise", ("dark", "bright"), split(64), split(20), (0.5,), (0.5,), flip=True)
+
+
+def gated() -> nn.Module:
+    torch.manual_seed(0)
+    return linearize(build("mobilenetv2-digits", 2, 1), torch.zeros(1, 1, 16, 16))
+
+
+def rows(run: Path) -> list[dict]:
+    with open(run / "metrics.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_it_learns(tmp_path):
+    torch.manual_seed(0)
+    model, data = build("mobilenetv2-digits", 2, 1), dataset()
+    train(model, data, tmp_path, "pretrain", Hyperparameters(12, 8, 0.05, 5e-4, 0))
+    assert accuracy(model, data.test, data) > 0.9
+
+
+def test_it_writes_down_what_happened(tmp_path, capsys):
+    model, data = gated(), dataset()
+    train(model, data, tmp_path, "prefold", SMALL)
+    assert not model.training
+    written = rows(tmp_path)
+    assert [(row["stage"], row["epoch"]) for row in written] == [("prefold", "1"), ("prefold", "2"), ("prefold", "3")]
+    alphas = {name: gate.alpha.item() for name, gate in gates(model).items()}
+    assert {name: float(written[-1][name]) for name in alphas} == alphas and len(alphas) == 12
+    assert float(written[-1]["accuracy"]) == accuracy(model, data.test, data)
+    assert (tmp_path / "gates.png").read_bytes().startswith(b"\x89PNG")
+    out, err = capsys.readouterr()
+    assert out == "" and [line.split("  ")[0] for line in err.splitlines()] == [f"prefold {i}/3" for i in (1, 2, 3)]
+
+
+def test_stages_share_one_table(tmp_path):
+    data = dataset()
+    train(build("mobilenetv2-digits", 2, 1), data, tmp_path, "pretrain", Hyperparameters(1, 16, 0.05, 0.0, 0))
+    train(gated(), data, tmp_path, "prefold", SMALL)
+    assert [row["stage"] for row in rows(tmp_path)] == ["pretrain", "prefold", "prefold", "prefold"]
+    assert rows(tmp_path)[0]["blocks.0.expand.act"] == ""
+
+
+def test_an_interrupted_run_ends_like_an_unbroken_one(tmp_path, monkeypatch, capsys):
+    whole, broken = gated(), gated()
+    train(whole, dataset(), tmp_path / "whole", "prefold", SMALL)
+    stop_at(monkeypatch, epoch=3)
+    with pytest.raises(KeyboardInterrupt):
+        train(broken, dataset(), tmp_path / "broken", "prefold", SMALL)
+    monkeypatch.undo()
+    assert len(rows(tmp_path / "broken")) == 2
+    capsys.readouterr()
+    resumed = gated()
+    train(resumed, dataset(), tmp_path / "broken", "prefold", SMALL)
+    assert "goes on after epoch 2 of 3" in capsys.readouterr().err
+    for name, value in whole.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], value), name
+    same = [{key: value for key, value in row.items() if key != "seconds"} for row in rows(tmp_path / "whole")]
+    assert [{key: value for key, value in row.items() if key != "seconds"} for row in rows(tmp_path / "broken")] == same
+    finish(tmp_path / "broken", "prefold")
+    assert sorted(path.name for path in (tmp_path / "broken").iterdir()) == ["gates.png", "metrics.csv"]
+
+
+def stop_at(monkeypatch, epoch: int) -> None:
+    """Ctrl-C in the middle of ``epoch``: at its second batch of four."""
+    import train.loop
+
+    calls = []
+
+    def interrupted(images, generator, padding, flip):
+        calls.append(1)
+        if len(calls) == 4 * (epoch - 1) + 2:
+            raise KeyboardInterrupt
+        return augment(images, generator, padding, flip)
+
+    augment = train.loop.augment
+    monkeypatch.setattr(train.loop, "augment", interrupted)
+
+
+def test_gates_have_no_weight_decay(tmp_path):
+    model = gated()
+    for name, parameter in model.named_parameters():
+        if name.endswith(".alpha"):
+            parameter.data.fill_(0.5)
+            parameter.register_hook(torch.zeros_like)  # what moves it now is weight decay alone
+    weights = model.stem.conv.weight.clone()
+    train(model, dataset(), tmp_path, "prefold", Hyperparameters(1, 16, 0.1, weight_decay=0.5, seed=0))
+    assert {gate.alpha.item() for gate in gates(model).values()} == {0.5}
+    assert not torch.equal(model.stem.conv.weight, weights)
+
+
+def test_a_loss_that_is_not_finite_is_said(tmp_path):
+    with pytest.raises(CheckError, match=r"pretrain: the loss is (nan|inf) in epoch 1; lower --lr"):
+        wild = Hyperparameters(1, 16, 1e30, 0.0, 0)
+        train(build("mobilenetv2-digits", 2, 1), dataset(), tmp_path, "pretrain", wild)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 half", os.urandom(2000)])
+def test_a_damaged_state_is_said(tmp_path, content):
+    (tmp_path / ".prefold.state").write_bytes(content)
+    with pytest.raises(InputError, match=r"\.prefold\.state: damaged; delete it"):
+        train(gated(), dataset(), tmp_path, "prefold", SMALL)
+
+
+def test_schedule():
+    values = [schedule(i / 1000) for i in range(1000)]
+    assert 0 < values[0] < 0.01 and max(values) == pytest.approx(1, abs=1e-3) and values[-1] < 1e-4
+    peak = values.index(max(values))
+    assert values[:peak] == sorted(values[:peak]) and values[peak:] == sorted(values[peak:], reverse=True)
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """The data set as image files."""
+    from PIL import Image
+
+    data = dataset()
+    for name, split in (("train", data.train), ("test", data.test)):
+        for i, (image, label) in enumerate(zip(split.images, split.labels, strict=True)):
+            path = tmp_path / "images" / name / data.classes[label] / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image[0].numpy()).save(path)
+    return tmp_path / "images"
+
+
+@pytest.mark.slow
+def test_kill_during_prefold_then_the_same_command(folder, tmp_path):
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), "PYTHONWARNINGS": "error"}
+
+    def command(run: str, stage: str, *more: str) -> list[str]:
+        options = ["--run", str(tmp_path / run), "--batch", "16", *more]
+        return [sys.executable, "-m", "train", stage, *options]
+
+    def finish_run(run: str, stage: str, *more: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            command(run, stage, *more), cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200
+        )
+
+    network = ("--model", "mobilenetv2-digits", "--data", str(folder), "--epochs", "1")
+    for run in ("whole", "killed"):
+        assert finish_run(run, "pretrain", *network).returncode == 0
+    assert finish_run("whole", "prefold", "--epochs", "8").returncode == 0
+    victim = subprocess.Popen(command("killed", "prefold", "--epochs", "8"), cwd=ROOT, env=environment, stderr=-3)
+    while sum(row["stage"] == "prefold" for row in rows(tmp_path / "killed")) < 2:
+        assert victim.poll() is None
+        time.sleep(0.01)
+    victim.send_signal(signal.SIGKILL)
+    victim.wait()
+    assert not (tmp_path / "killed" / "prefold.safetensors").exists()
+    again = finish_run("killed", "prefold", "--epochs", "8")
+    assert again.returncode == 0, again.stderr
+    assert "goes on after epoch" in again.stderr
+    whole, killed = (tmp_path / run / "prefold.safetensors" for run in ("whole", "killed"))
+    assert whole.read_bytes() == killed.read_bytes()

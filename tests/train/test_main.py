@@ -1,0 +1,254 @@
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from fold import __main__ as fold_command
+from fold import checkpoint
+from fold.cli import run
+from train import __main__ as command
+from train.models import build
+
+ROOT = Path(__file__).parents[2]
+FAST = ("--epochs", "1", "--batch", "16")
+
+
+def call(*arguments: object) -> int:
+    return run(lambda: command.main([str(argument) for argument in arguments]))
+
+
+def fold(*arguments: object) -> int:
+    return run(lambda: fold_command.main([str(argument) for argument in arguments]))
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory) -> Iterator[Path]:
+    """Two classes of 24 and 8 images, and nobody's cache."""
+    root = tmp_path_factory.mktemp("data") / "images"
+    generator = torch.Generator().manual_seed(0)
+    for split, count in (("train", 24), ("test", 8)):
+        for label, name in enumerate(("dark", "bright")):
+            (root / split / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = torch.randint(0, 128, (16, 16), generator=generator) + 127 * label
+                Image.fromarray(pixels.to(torch.uint8).numpy()).save(root / split / name / f"{i}.png")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(root.parent / "cache"))
+        yield root
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "small.pt"
+    torch.save(build("mobilenetv2-digits", 2, 3).state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def prefolded(images, weights, tmp_path_factory) -> Path:
+    """A run whose gates of two blocks have been opened by hand."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    network = ("--model", "mobilenetv2-digits", "--data", images, "--weights", weights)
+    assert call("pretrain", "--run", folder, *network) == 0
+    assert call("prefold", "--run", folder, *FAST, "--epochs", "0") == 0
+    recipe, tensors = checkpoint.read(folder / "prefold.safetensors")
+    for name in ("blocks.1.expand.act", "blocks.1.depthwise.act", "blocks.2.expand.act", "blocks.2.depthwise.act"):
+        tensors[f"{name}.alpha"].fill_(1)
+    gated = command.linearize(checkpoint.replay(recipe), torch.zeros(1, 3, 32, 32))
+    checkpoint.fill(gated, tensors, "here")
+    checkpoint.save(folder / "prefold.safetensors", gated, recipe)
+    return folder
+
+
+@pytest.fixture
+def copied(prefolded, tmp_path) -> Path:
+    import shutil
+
+    return Path(shutil.copytree(prefolded, tmp_path / "run"))
+
+
+def test_from_gates_to_a_folded_network(copied, images, capsys):
+    assert call("finetune", "--run", copied, *FAST) == 0
+    assert fold("fold", copied) == 0
+    out = capsys.readouterr().out
+    assert "folded    17" in out and "on 16 of 16 images by class (0 ties at rounding)" in out
+    report = json.loads((copied / "fold.json").read_text())
+    assert set(report["accuracy"]) == {"original", "prefold", "hardened", "hoisted", "finetuned", "folded"}
+    assert report["accuracy"]["finetuned"] == report["accuracy"]["folded"]
+    assert [merge["layers"] for merge in report["folded"]] == [
+        [f"blocks.{i}.{part}.conv" for part in ("expand", "depthwise", "project")] for i in (1, 2)
+    ]
+    assert {merge["kernel"][0] for merge in report["folded"]} == {3}
+    assert report["max_error"] <= 1e-9 and report["agreement"] == {"images": 16, "same": 16, "ties": 0}
+    assert report["cost"]["original"]["depth"] == 21 and report["cost"]["folded"]["depth"] == 17
+    assert all(entry["reason"] for entry in report["skipped"])
+    model, recipe = checkpoint.load(copied / "folded.safetensors")
+    assert recipe["removed"] == [f"blocks.{i}.{part}.act" for i in (1, 2) for part in ("expand", "depthwise")]
+    capsys.readouterr()
+    stages = [copied / f"{name}.safetensors" for name in ("original", "hardened", "folded")]
+    assert call("evaluate", *stages, "--data", images) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].endswith(f"{100 * report['accuracy']['folded']:.2f} % of 16 images") and len(lines) == 3
+    assert next(model.parameters()).dtype == torch.float32
+
+
+def test_a_finished_stage_is_not_repeated(copied, capsys):
+    before = (copied / "prefold.safetensors").stat().st_mtime_ns
+    assert call("prefold", "--run", copied, *FAST, "--epochs", "0") == 0
+    assert "prefold: done before" in capsys.readouterr().out
+    assert (copied / "prefold.safetensors").stat().st_mtime_ns == before
+
+
+def test_config_tells_settings_and_versions(copied):
+    config = json.loads((copied / "config.json").read_text())
+    assert config["stages"]["prefold"]["settings"]["penalty"] == 0.25
+    assert config["stages"]["prefold"]["versions"]["torch"] == torch.__version__.partition("+")[0]
+
+
+@pytest.mark.parametrize(("option", "value"), [("--seed", 7), ("--lambda", 0.5), ("--batch", 32)])
+def test_other_settings_need_another_run(copied, capsys, option, value):
+    before = (copied / "config.json").read_bytes()
+    assert call("prefold", "--run", copied, *FAST, "--epochs", "0", option, value) == 2
+    err = capsys.readouterr().err
+    assert "prefold was started there with other settings" in err and f"is now {value}" in err and err.count("\n") == 1
+    assert (copied / "config.json").read_bytes() == before
+
+
+def test_a_stage_does_not_go_on_from_another_network(copied, weights, images, capsys):
+    assert call("finetune", "--run", copied, *FAST, "--epochs", "0") == 0
+    recipe, tensors = checkpoint.read(copied / "prefold.safetensors")
+    tensors["blocks.3.expand.act.alpha"].fill_(0.5)
+    gated = command.linearize(checkpoint.replay(recipe), torch.zeros(1, 3, 32, 32))
+    checkpoint.fill(gated, tensors, "here")
+    checkpoint.save(copied / "prefold.safetensors", gated, recipe)
+    capsys.readouterr()
+    assert call("finetune", "--run", copied, *FAST, "--epochs", "0") == 2
+    assert "prefold.safetensors was " in capsys.readouterr().err
+
+
+def test_no_open_gate(images, weights, tmp_path, capsys):
+    folder = tmp_path / "run"
+    call("pretrain", "--run", folder, "--model", "mobilenetv2-digits", "--data", images, "--weights", weights)
+    call("prefold", "--run", folder, "--epochs", "0")
+    capsys.readouterr()
+    assert call("finetune", "--run", folder, "--epochs", "0") == 1
+    err = capsys.readouterr().err
+    assert "no activation can go" in err and "LAMBDA" in err and err.count("\n") == 1
+    assert not (folder / "hardened.safetensors").exists()
+
+
+def test_epochs_0_without_weights_says_that_the_network_is_random(tmp_path, images, capsys):
+    arguments = ("--model", "mobilenetv2-digits", "--data", images, "--epochs", "0")
+    assert call("pretrain", "--run", tmp_path / "run", *arguments) == 0
+    assert "the network is random" in capsys.readouterr().err
+
+
+class TestBadInput:
+    """One line on stderr that names the file or option, exit 2, and nothing written."""
+
+    @pytest.fixture
+    def refused(self, tmp_path, images, weights, capsys):
+        def check(*message: str, stage: str = "pretrain", **changes: object) -> None:
+            options = {"run": tmp_path / "run", "model": "mobilenetv2-digits", "data": images, "weights": weights}
+            if stage != "pretrain":
+                options = {"run": tmp_path / "run"}
+            given = [f"--{name}={value}" for name, value in (options | changes).items()]
+            before = sorted(tmp_path.rglob("*"))
+            assert call(stage, *given) == 2
+            err = capsys.readouterr().err
+            assert err.startswith("error: ") and err.count("\n") == 1
+            for part in message:
+                assert part in err
+            assert sorted(tmp_path.rglob("*")) == before
+
+        return check
+
+    def test_model(self, refused):
+        refused("unknown model 'mobilnetv2-digits': did you mean 'mobilenetv2-digits'?", model="mobilnetv2-digits")
+
+    def test_missing_data(self, refused, tmp_path):
+        refused("none", "no such folder", data=tmp_path / "none")
+
+    def test_empty_class(self, refused, tmp_path, images):
+        for name in ("train/a", "train/b", "test/a", "test/b"):
+            (tmp_path / "holes" / name).mkdir(parents=True)
+        refused("a", "holes", data=tmp_path / "holes")
+
+    def test_image_that_does_not_decode(self, refused, tmp_path):
+        for name in ("train/a", "test/a"):
+            (tmp_path / "broken" / name).mkdir(parents=True)
+            (tmp_path / "broken" / name / "x.jpg").write_bytes(b"\xff\xd8 no image")
+        refused("x.jpg", data=tmp_path / "broken")
+
+    def test_missing_weights(self, refused, tmp_path):
+        refused("w.pt: does not exist", weights=tmp_path / "w.pt")
+
+    def test_weights_of_another_model(self, refused, tmp_path):
+        other = saved(tmp_path, build("resnet20", 2))
+        refused("weights.pt: do not match", "missing", "layer1.3.bn1.bias", model="resnet32", weights=other)
+
+    def test_weights_for_other_classes(self, refused, tmp_path):
+        five = saved(tmp_path, build("mobilenetv2-digits", 5, 3))
+        refused("num_classes is 5, but data", "has 2", weights=five)
+
+    def test_a_folder_that_is_no_run(self, refused, tmp_path):
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "thesis.tex").write_text("important")
+        refused("exists and is no run folder")
+
+    def test_damaged_config(self, refused, tmp_path):
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "config.json").write_text('{"schema": 1, "stag')
+        refused("config.json: damaged")
+
+    @pytest.mark.parametrize("stage", ["prefold", "finetune"])
+    def test_a_stage_before_its_time(self, refused, stage):
+        refused("no such checkpoint", stage=stage)
+
+    def test_half_written_checkpoint(self, refused, copied):
+        path = copied / "original.safetensors"
+        path.write_bytes(path.read_bytes()[:-100])
+        refused("original.safetensors: damaged or half-written", stage="prefold", run=copied)
+
+    @pytest.mark.parametrize("value", ["-1", "1.5", "many"])
+    def test_epochs(self, refused, value):
+        refused("--epochs", value, "a whole number, 0 or more", epochs=value)
+
+    @pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "fast"])
+    def test_learning_rate(self, refused, value):
+        refused("--lr", value, "a number above 0", lr=value)
+
+
+def saved(folder: Path, model: torch.nn.Module) -> Path:
+    torch.save(model.state_dict(), folder / "weights.pt")
+    return folder / "weights.pt"
+
+
+def test_help_shows_a_runnable_example():
+    for arguments in ([], ["pretrain"], ["prefold"], ["finetune"], ["evaluate"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "train", *arguments, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=100
+        )
+        assert done.returncode == 0 and "usage: python -m train" in done.stdout
+        assert arguments or "python -m train prefold" in done.stdout
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_full_disk(copied, capsys, monkeypatch):
+    import errno
+
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(copied / "hardened.safetensors"))
+
+    monkeypatch.setattr(checkpoint.safetensors.torch, "save_file", full)
+    assert call("finetune", "--run", copied, *FAST, "--epochs", "0") == 2
+    err = capsys.readouterr().err
+    assert "hardened.safetensors: no space left on the device" in err and err.count("error") == 1
+    assert not (copied / "hardened.safetensors").exists()
