@@ -8,6 +8,9 @@ RUNTIME ?= auto
 BATCH   ?= 1
 # WEIGHTS, EPOCHS and LAMBDA: unset means the default of the stage.
 
+# OpenMP threads that spin while they wait make PyTorch many times slower on a machine that does anything else.
+export OMP_WAIT_POLICY ?= PASSIVE
+
 VENV  := .venv
 PY    := $(VENV)/bin/python
 READY := $(VENV)/.ready

@@ -42,7 +42,7 @@ def save(path: str | Path, model: nn.Module, recipe: dict) -> None:
     weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     metadata = {"recipe": json.dumps({"schema": SCHEMA, **recipe}, allow_nan=False)}
     with atomic_path(path) as temporary:
-        safetensors.torch.save_file(weights, temporary, metadata)
+        temporary.write_bytes(safetensors.torch.save(weights, metadata))  # save_file hides a full disk
 
 
 def load(path: str | Path) -> tuple[nn.Module, dict]:

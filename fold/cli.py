@@ -37,8 +37,7 @@ def run(main: Callable[[], None]) -> int:
         return 1
     except OSError as error:
         _settle_output()
-        # safetensors and onnx report a full disk through OSError too, some without an errno
-        if error.errno == errno.ENOSPC or "No space left" in str(error):
+        if error.errno == errno.ENOSPC:
             return _fail(f"{error.filename or 'output'}: no space left on the device; free some and run it again", 2)
         if error.filename is None:
             raise

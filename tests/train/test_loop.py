@@ -154,12 +154,23 @@ def folder(tmp_path) -> Path:
 
 
 @pytest.mark.slow
-def test_kill_during_prefold_then_the_same_command(folder, tmp_path):
+def test_ctrl_c_and_kill_during_prefold_then_the_same_command(folder, tmp_path):
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), "PYTHONWARNINGS": "error"}
 
     def command(run: str, stage: str, *more: str) -> list[str]:
         options = ["--run", str(tmp_path / run), "--batch", "16", *more]
         return [sys.executable, "-m", "train", stage, *options]
+
+    def start(run: str) -> subprocess.Popen:
+        """Prefold until the first two epochs that this call adds are in metrics.csv."""
+        finished = len(rows(tmp_path / run))
+        process = subprocess.Popen(
+            command(run, "prefold", "--epochs", "12"), cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
+        )
+        while len(rows(tmp_path / run)) < finished + 2:
+            assert process.poll() is None
+            time.sleep(0.01)
+        return process
 
     def finish_run(run: str, stage: str, *more: str) -> subprocess.CompletedProcess:
         return subprocess.run(
@@ -169,15 +180,18 @@ def test_kill_during_prefold_then_the_same_command(folder, tmp_path):
     network = ("--model", "mobilenetv2-digits", "--data", str(folder), "--epochs", "1")
     for run in ("whole", "killed"):
         assert finish_run(run, "pretrain", *network).returncode == 0
-    assert finish_run("whole", "prefold", "--epochs", "8").returncode == 0
-    victim = subprocess.Popen(command("killed", "prefold", "--epochs", "8"), cwd=ROOT, env=environment, stderr=-3)
-    while sum(row["stage"] == "prefold" for row in rows(tmp_path / "killed")) < 2:
-        assert victim.poll() is None
-        time.sleep(0.01)
-    victim.send_signal(signal.SIGKILL)
-    victim.wait()
+    assert finish_run("whole", "prefold", "--epochs", "12").returncode == 0
+    interrupted = start("killed")
+    interrupted.send_signal(signal.SIGINT)
+    assert interrupted.communicate()[1].endswith(
+        "\nerror: interrupted; the same command goes on from the last finished step\n"
+    )
+    assert interrupted.returncode == 130
+    killed = start("killed")
+    killed.kill()
+    killed.communicate()
     assert not (tmp_path / "killed" / "prefold.safetensors").exists()
-    again = finish_run("killed", "prefold", "--epochs", "8")
+    again = finish_run("killed", "prefold", "--epochs", "12")
     assert again.returncode == 0, again.stderr
     assert "goes on after epoch" in again.stderr
     whole, killed = (tmp_path / run / "prefold.safetensors" for run in ("whole", "killed"))

@@ -1,5 +1,7 @@
+import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -69,8 +71,6 @@ def prefolded(images, weights, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def copied(prefolded, tmp_path) -> Path:
-    import shutil
-
     return Path(shutil.copytree(prefolded, tmp_path / "run"))
 
 
@@ -240,15 +240,20 @@ def test_help_shows_a_runnable_example():
         assert arguments or "python -m train prefold" in done.stdout
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_full_disk(copied, capsys, monkeypatch):
-    import errno
+@pytest.mark.parametrize(("write", "name"), [(1, "config.json"), (2, ".finetune.state"), (4, "hardened.safetensors")])
+def test_full_disk(copied, capsys, monkeypatch, write, name):
+    before = sorted(copied.iterdir())
+    calls = []
 
-    def full(*arguments, **options):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(copied / "hardened.safetensors"))
+    def full(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) == write:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(checkpoint.safetensors.torch, "save_file", full)
-    assert call("finetune", "--run", copied, *FAST, "--epochs", "0") == 2
+    with monkeypatch.context() as patch:
+        patch.setattr("fold.files.os.fsync", full)
+        assert call("finetune", "--run", copied, *FAST) == 2
     err = capsys.readouterr().err
-    assert "hardened.safetensors: no space left on the device" in err and err.count("error") == 1
-    assert not (copied / "hardened.safetensors").exists()
+    assert err.endswith(f"error: {copied / name}: no space left on the device; free some and run it again\n")
+    assert set(copied.iterdir()) - set(before) <= {copied / ".finetune.state", copied / "metrics.csv"}
+    assert call("finetune", "--run", copied, *FAST) == 0
