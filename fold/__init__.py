@@ -5,6 +5,8 @@
     print(depth(model, example))
     model, hoisted = hoist_padding(model, example)  # changes borders: fine-tune after this
     result = fold(model.eval(), example)            # result.model, .folded, .skipped, .max_error
+
+Command line: ``python -m fold --help``.
 """
 
 from fold.cost import cost, depth

@@ -8,7 +8,9 @@ spatial axes is free; none at all is a linear layer. Two layers in a row are, pe
     x' = s1 (s2 x + d2 c - p2) + d1 a - p1
 
 which is one convolution with taps at `d1 a + s1 d2 c`, stride `s1 s2` and padding `p1 + s1 p2`. Away from the borders
-that always holds; at the borders it holds when layer 2 pads nothing (`fold.regions` decides, see `docs` of `exact`).
+that always holds; at the borders it holds when layer 2 pads nothing. Composition here is formal: `fold.regions` decides
+where it is exact, and `fold.padding` makes it so. This is the folding of Layer Folding (Ben Dror et al., BMVC 2022,
+arXiv 2106.09309), with strides, dilations, groups and sums.
 """
 
 from __future__ import annotations
@@ -26,9 +28,10 @@ Pads = tuple[tuple[int, int], ...]
 
 @dataclass(frozen=True)
 class Geometry:
-    """The shape of a convolution with any number of spatial axes.
+    """The shape of a convolution with any number of spatial axes; without axes, of a linear layer.
 
-    ``padding`` holds (before, after) per axis, in input pixels; a negative amount crops.
+    ``kernel`` counts taps; ``stride`` and ``dilation`` are in input pixels, as is ``padding``: (before, after) per
+    axis, where a negative amount crops.
     """
 
     in_channels: int
@@ -47,10 +50,12 @@ class Geometry:
 
     @classmethod
     def identity(cls, channels: int, axes: int) -> Geometry:
+        """A depthwise 1x1 convolution, which is what the identity is."""
         return cls.pointwise(channels, channels, axes, groups=channels)
 
     @property
     def axes(self) -> int:
+        """The number of spatial axes."""
         return len(self.kernel)
 
     @property
@@ -135,7 +140,10 @@ class Geometry:
 
 @dataclass(frozen=True)
 class AffineConv:
-    """A convolution with its weights: ``weight`` is `[out, in / groups, *kernel]`, ``bias`` is `[out]`."""
+    """A convolution with its weights: ``weight`` is `[out, in / groups, *kernel]`, ``bias`` is `[out]`.
+
+    The dtype is that of its tensors, the same for all that are composed; `fold.rewrite` composes in float64.
+    """
 
     geometry: Geometry
     weight: Tensor
@@ -148,7 +156,7 @@ class AffineConv:
         return cls(Geometry.identity(channels, axes), weight, weight.new_zeros(channels))
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Apply to ``x`` of shape `[batch, in, *spatial]`."""
+        """Apply to ``x`` of shape `[batch, in, *spatial]`, giving `[batch, out, *spatial']`."""
         g = self.geometry
         if g.axes == 0:
             blocks = x.unflatten(1, (g.groups, -1)).transpose(0, 1)
@@ -159,7 +167,7 @@ class AffineConv:
         return convolution(F.pad(x, pads), self.weight, self.bias, g.stride, 0, g.dilation, g.groups)
 
     def then(self, after: AffineConv) -> AffineConv:
-        """``after`` applied to the output of ``self``, as one convolution."""
+        """``after`` applied to the output of ``self``, as one convolution; raises as `Geometry.then` does."""
         first, second = self.geometry, after.geometry
         geometry = first.then(second)
         taps = _contract(after.weight, second.groups, self.weight, first.groups)
@@ -170,7 +178,7 @@ class AffineConv:
         return AffineConv(geometry, merged, bias)
 
     def plus(self, other: AffineConv) -> AffineConv:
-        """The sum of the two values, as one convolution of their common input."""
+        """The sum of the two values, as one convolution of their common input; raises as `Geometry.plus` does."""
         geometry = self.geometry.plus(other.geometry)
         weight = self.weight.new_zeros(
             (geometry.out_channels, geometry.in_channels // geometry.groups, *geometry.kernel)
@@ -227,6 +235,8 @@ def _contract(w2: Tensor, groups2: int, w1: Tensor, groups1: int) -> Tensor:
 
 def _place(taps: Tensor, first: Geometry, second: Geometry, merged: Geometry) -> Tensor:
     """Add `[out, in / groups, *kernel2, *kernel1]` up at the taps of the merged kernel."""
+    if math.prod(first.kernel) == 1 or math.prod(second.kernel) == 1:
+        return taps.reshape(*taps.shape[:2], *merged.kernel)
     weight = taps.new_zeros((*taps.shape[:2], *merged.kernel))
     for index in product(*(range(k) for k in second.kernel)):
         where = tuple(

@@ -14,7 +14,9 @@ from fold.trace import trace
 
 @dataclass(frozen=True)
 class Cost:
-    """``depth``: weighted layers on the longest path; ``macs``: multiply-accumulates of one image."""
+    """``depth``: weighted layers on the longest path; ``parameters``: of the whole network, each once; ``macs``:
+    multiply-accumulates of convolutions and linear layers for one image.
+    """
 
     depth: int
     parameters: int
@@ -23,6 +25,12 @@ class Cost:
 
 def cost(model: nn.Module, example: Tensor) -> Cost:
     """Depth, parameters and multiply-accumulates of ``model`` for one image of the size of ``example``.
+
+    Counts the modules `nn.Conv*d`, `nn.ConvTranspose*d` and `nn.Linear`, once for each call.
+
+    Args:
+        model: any network that ``torch.fx`` can trace, in any mode; it is not modified.
+        example: one input batch `[batch, in, *spatial]`; only its shape, dtype and device matter.
 
     Raises:
         InputError: the network cannot be traced or does not accept ``example``.
@@ -36,7 +44,7 @@ def cost(model: nn.Module, example: Tensor) -> Cost:
 
 
 def depth(model: nn.Module, example: Tensor) -> int:
-    """Weighted layers (convolutions and linear layers) on the longest path through ``model``."""
+    """Weighted layers (convolutions and linear layers) on the longest path through ``model``; raises as `cost` does."""
     return cost(model, example).depth
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -217,7 +216,3 @@ def _arguments(node: fx.Node, names: tuple[str, ...], defaults: tuple[object, ..
 def spatial_size(node: fx.Node) -> tuple[int, ...]:
     """Pixels per spatial axis of the tensor that ``node`` gives."""
     return node.meta["shape"][2:]
-
-
-def pixels(node: fx.Node) -> int:
-    return math.prod(spatial_size(node))

@@ -20,7 +20,10 @@ from fold.trace import add_module, add_shapes, module_of, trace
 
 @dataclass(frozen=True)
 class Hoisted:
-    """A region whose padding moved: its weighted layers, and the padding of each before and after, per axis."""
+    """A region whose padding moved: its convolutions, and the padding of each before and after.
+
+    Padding is (before, after) per axis, in input pixels; where the two differ, a module in front of the layer pads.
+    """
 
     layers: tuple[str, ...]
     before: tuple[Pads, ...]
@@ -35,7 +38,7 @@ def hoist_padding(model: nn.Module, example: Tensor) -> tuple[fx.GraphModule, li
 
     Args:
         model: a network whose unwanted activations have been removed; it is not modified.
-        example: one input batch; only its shape, dtype and device matter.
+        example: one input batch `[batch, in, *spatial]`; only its shape, dtype and device matter.
 
     Raises:
         InputError: the network cannot be traced or does not accept ``example``.
@@ -45,8 +48,9 @@ def hoist_padding(model: nn.Module, example: Tensor) -> tuple[fx.GraphModule, li
     for region in find_regions(traced, any_padding=True)[0]:
         convolutions = [node for node in region.layers if isinstance(module_of(node), CONVOLUTIONS)]
         before = tuple(conv_padding(module_of(node)) for node in convolutions)
-        if _hoist(traced, region):
-            after = tuple(conv_padding(module_of(node)) for node in convolutions)
+        moved = _hoist(traced, region)
+        if moved:
+            after = tuple(moved.get(node, pads) for node, pads in zip(convolutions, before, strict=True))
             hoisted.append(Hoisted(tuple(node.target for node in convolutions), before, after))
     traced.graph.lint()
     traced.recompile()
@@ -54,8 +58,8 @@ def hoist_padding(model: nn.Module, example: Tensor) -> tuple[fx.GraphModule, li
     return traced, hoisted
 
 
-def _hoist(traced: fx.GraphModule, region: Region) -> bool:
-    """Make every value of the region as much larger as its readers' padding needs; whether anything changed."""
+def _hoist(traced: fx.GraphModule, region: Region) -> dict[fx.Node, Pads]:
+    """Make every value of the region as much larger as its readers' padding needs; the padding that is new, by node."""
     axes = region.geometry.axes
     none: Pads = ((0, 0),) * axes
     inside = set(region.nodes)
@@ -71,12 +75,13 @@ def _hoist(traced: fx.GraphModule, region: Region) -> bool:
             )  # fmt: skip
             if x in inside:
                 margin[x] = _larger(margin.get(x, none), needs[node, x])
-    changed = False
+    moved = {}
     for (node, x), need in needs.items():
         given = margin[x] if x in inside else none
         pads = tuple((n[0] - g[0], n[1] - g[1]) for n, g in zip(need, given, strict=True))
-        changed |= _set_padding(traced, node, x, pads)
-    return changed
+        if _set_padding(traced, node, x, pads):
+            moved[node] = pads
+    return moved
 
 
 def _larger(a: Pads, b: Pads) -> Pads:

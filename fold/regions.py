@@ -11,10 +11,11 @@ layer (`fold.padding`); otherwise the region is cut before the padding layer.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 
-from torch import fx
+from torch import fx, nn
 
 from fold.affine import Geometry
 from fold.layers import AffineOp, affine_op, describe, is_addition, is_passthrough, is_weighted, spatial_size
@@ -50,7 +51,7 @@ class Region:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A weighted layer that was not merged with what comes before it, and why."""
+    """A weighted layer, by its path, that was not merged with what comes before it, and why."""
 
     layer: str
     reason: str
@@ -77,18 +78,11 @@ class _Walk:
 def layer_macs(node: fx.Node) -> int:
     """Multiply-accumulates per image of a weighted layer in the graph."""
     module, shape = module_of(node), node.meta["shape"]
-    per_position = module.weight.numel()
-    if hasattr(module, "in_features"):
-        positions = 1
-        for extent in shape[1:-1]:
-            positions *= extent
-        return per_position * positions
+    if isinstance(module, nn.Linear):
+        return module.weight.numel() * math.prod(shape[1:-1])
     # a transposed convolution scatters from its inputs: its work is per input pixel
-    at = node.args[0].meta["shape"] if getattr(module, "transposed", False) else shape
-    positions = 1
-    for extent in at[2:]:
-        positions *= extent
-    return per_position * positions
+    at = node.args[0].meta["shape"] if module.transposed else shape
+    return module.weight.numel() * math.prod(at[2:])
 
 
 def find_regions(
@@ -106,7 +100,7 @@ def find_regions(
     they stay apart unless merging needs no more multiply-accumulates: nobody asked for that merge.
     """
     removed = frozenset(removed)
-    free = _settle(traced, removed, any_padding, lambda node, before, op, merged: None)
+    free = _settle(traced, removed, True, lambda node, before, op, merged: None)
     asked = {n for region in _collect(traced, removed, free)[0] if region.removed for n in region.nodes}
 
     def policy(node: fx.Node, before: _Value, op: AffineOp, merged: Geometry) -> str | None:
@@ -122,16 +116,20 @@ def find_regions(
             return f"the {op.geometry.in_channels} channels of {source} are a bottleneck that merging would undo"
         return None
 
-    return _collect(traced, removed, _settle(traced, removed, any_padding, policy))
+    hoisted = _collect(traced, removed, _settle(traced, removed, True, policy))
+    if any_padding:
+        return hoisted
+    regions, skipped = _collect(traced, removed, _settle(traced, removed, False, policy))
+    # hoisting is no remedy for a layer that would stay apart even then
+    reasons = {entry.layer: entry.reason for entry in hoisted[1]}
+    return regions, [replace(entry, reason=reasons.get(entry.layer, entry.reason)) for entry in skipped]
 
 
 def foldable_activations(traced: fx.GraphModule) -> list[fx.Node]:
     """The activations whose removal, everything else kept, lets weighted layers merge (padding hoisted)."""
     kept = _weighted_layers_merged(traced, ())
     return [
-        node
-        for node in traced.graph.nodes
-        if is_activation(node) and _weighted_layers_merged(traced, (node,)) > kept
+        node for node in traced.graph.nodes if is_activation(node) and _weighted_layers_merged(traced, (node,)) > kept
     ]
 
 
@@ -274,9 +272,7 @@ def _computed_twice(traced: fx.GraphModule, walk: _Walk, cuts: dict[fx.Node, str
     return parting
 
 
-def _collect(
-    traced: fx.GraphModule, removed: frozenset[fx.Node], walk: _Walk
-) -> tuple[list[Region], list[Skipped]]:
+def _collect(traced: fx.GraphModule, removed: frozenset[fx.Node], walk: _Walk) -> tuple[list[Region], list[Skipped]]:
     order = {node: i for i, node in enumerate(traced.graph.nodes)}
     regions, merged = [], set()
     for node in traced.graph.nodes:

@@ -33,11 +33,6 @@ _FUNCTIONS: dict[object, type[nn.Module]] = {
     F.dropout: nn.Dropout, F.dropout1d: nn.Dropout1d, F.dropout2d: nn.Dropout2d, F.dropout3d: nn.Dropout3d,
 }  # fmt: skip
 
-_OUT_OF_PLACE = {
-    getattr(operator, f"i{name}"): getattr(operator, name)
-    for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul")
-}
-
 
 class Opaque(nn.Module):
     """Base of modules that tracing keeps whole, as it keeps the layers of ``torch.nn``."""
@@ -51,9 +46,13 @@ class _Tracer(fx.Tracer):
 def trace(model: nn.Module, example: Tensor) -> fx.GraphModule:
     """A copy of ``model`` as a graph, with the shape of every value in ``node.meta["shape"]``.
 
+    ``torch.fx`` takes the path that the code takes in eval mode, and does not see that tensors share memory: writing
+    to a view, or ``+=`` to a tensor that is read again under another name, gives another function. `fold.fold` finds
+    that out.
+
     Args:
         model: any module that ``torch.fx`` can trace; it is not modified.
-        example: one input batch; only its shape, dtype and device matter.
+        example: one input batch `[batch, in, *spatial]`; only its shape, dtype and device matter.
 
     Raises:
         InputError: the module cannot be traced, or does not accept ``example``.
@@ -83,7 +82,11 @@ def trace(model: nn.Module, example: Tensor) -> fx.GraphModule:
 
 
 def add_shapes(traced: fx.GraphModule, example: Tensor) -> None:
-    """Run ``example`` through the graph and note each tensor's shape in ``node.meta["shape"]`` (None: not a tensor)."""
+    """Run ``example`` through the graph and note each tensor's shape in ``node.meta["shape"]`` (None: not a tensor).
+
+    Raises:
+        InputError: the network does not accept ``example``.
+    """
     try:
         with torch.no_grad():
             _NoteShapes(traced).run(example)
@@ -147,10 +150,8 @@ def _functionalise(traced: fx.GraphModule) -> None:
 
 
 def _out_of_place(node: fx.Node) -> object:
-    """The ordinary operation with the result of an in-place one (`add` for `add_` and `+=`), None for any other."""
+    """The ordinary operation with the result of an in-place one (`add` for `add_`), None for any other."""
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-    if node.op == "call_function" and node.target in _OUT_OF_PLACE:
-        return _OUT_OF_PLACE[node.target]
     if node.op not in ("call_function", "call_method") or not name.endswith("_") or name.endswith("__"):
         return None
     homes = (Tensor,) if node.op == "call_method" else (torch, F)

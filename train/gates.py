@@ -76,7 +76,7 @@ def gates(model: nn.Module) -> dict[str, Linearizable]:
 
 
 def depth_penalty(model: nn.Module) -> Tensor:
-    """``sum |1 - alpha^2|`` over all gates, a scalar: the paper's auxiliary loss (equation 3).
+    """``sum |1 - alpha^2|`` over all gates, a scalar, the auxiliary loss of the paper (section 3).
 
     Raises InputError if there is no gate, which would make the loss a constant.
     """

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from fold.evalset import read_evalset
 from fold.errors import InputError
+from fold.evalset import read_evalset
 
 
 def arrays(count=6):
