@@ -43,7 +43,7 @@ def draw_gates(path: Path, rows: list[dict], threshold: float) -> None:
     cells.set_yticks(range(len(names)), names, fontsize=7)
     for row, name in enumerate(names):
         if rows[-1][name] >= threshold:
-            cells.text(edges[1], row, " gone", va="center", fontsize=7, color="tab:red")
+            cells.text(edges[1], row, " open", va="center", fontsize=7, color="tab:red")
     cells.set_title("gates: 0 is the activation, 1 the identity", fontsize=9, loc="left")
     figure.colorbar(image, ax=cells, pad=0.07, label="alpha")
     curve.plot(epochs, [100 * row["accuracy"] for row in rows], marker="o", color="tab:blue")
