@@ -16,7 +16,7 @@ arXiv 2106.09309), with strides, dilations, groups and sums.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import torch
@@ -57,6 +57,11 @@ class Geometry:
     def axes(self) -> int:
         """The number of spatial axes."""
         return len(self.kernel)
+
+    @property
+    def is_pointwise(self) -> bool:
+        """Whether it maps each pixel alone."""
+        return self == Geometry.pointwise(self.in_channels, self.out_channels, self.axes, self.groups)
 
     @property
     def span(self) -> tuple[int, ...]:
@@ -137,10 +142,25 @@ class Geometry:
             math.gcd(self.groups, other.groups),
         )
 
+    def beside(self, other: Geometry) -> Geometry:
+        """The geometry of the output channels of ``other`` behind those of ``self``; raises as `plus` does."""
+        total = self.out_channels + other.out_channels
+        return self.among(total).plus(other.among(total))
+
+    def among(self, channels: int) -> Geometry:
+        """The geometry with the output channels being some of ``channels``."""
+        return replace(self, out_channels=channels, groups=1)
+
+    def on(self, axes: int) -> Geometry:
+        """The geometry of a pointwise map on another number of axes."""
+        return Geometry.pointwise(self.in_channels, self.out_channels, axes, self.groups)
+
 
 @dataclass(frozen=True)
 class AffineConv:
     """A convolution with its weights: ``weight`` is `[out, in / groups, *kernel]`, ``bias`` is `[out]`.
+
+    Only as the end of a composition, ``bias`` may also be a map `[out, *spatial']` with one number per pixel.
 
     The dtype is that of its tensors, the same for all that are composed; `fold.rewrite` composes in float64.
     """
@@ -156,15 +176,18 @@ class AffineConv:
         return cls(Geometry.identity(channels, axes), weight, weight.new_zeros(channels))
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Apply to ``x`` of shape `[batch, in, *spatial]`, giving `[batch, out, *spatial']`."""
+        """Apply to ``x`` of shape `[batch, in, *spatial]`, giving `[batch, out, *spatial']`.
+
+        Without spatial axes, the channels are last: `[batch, ..., in]` gives `[batch, ..., out]`.
+        """
         g = self.geometry
         if g.axes == 0:
-            blocks = x.unflatten(1, (g.groups, -1)).transpose(0, 1)
-            weight = self.weight.unflatten(0, (g.groups, -1)).transpose(1, 2)
-            return (blocks @ weight).transpose(0, 1).flatten(1) + self.bias
+            weight = self.weight.unflatten(0, (g.groups, -1))
+            return torch.einsum("...gi,goi->...go", x.unflatten(-1, (g.groups, -1)), weight).flatten(-2) + self.bias
         pads = [amount for lo_hi in reversed(g.padding) for amount in lo_hi]
         convolution = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[g.axes]
-        return convolution(F.pad(x, pads), self.weight, self.bias, g.stride, 0, g.dilation, g.groups)
+        value = convolution(F.pad(x, pads), self.weight, None, g.stride, 0, g.dilation, g.groups)
+        return value + (self.bias if self.bias.ndim > 1 else self.bias.reshape(-1, *(1,) * g.axes))
 
     def then(self, after: AffineConv) -> AffineConv:
         """``after`` applied to the output of ``self``, as one convolution; raises as `Geometry.then` does."""
@@ -193,6 +216,26 @@ class AffineConv:
             )
             weight[(slice(None), slice(None), *where)] += _regroup(part.weight, g.groups, geometry.groups)
         return AffineConv(geometry, weight, self.bias + other.bias)
+
+    def beside(self, other: AffineConv) -> AffineConv:
+        """The output channels of ``other`` behind those of ``self``, one convolution of their common input.
+
+        Raises as `Geometry.plus` does.
+        """
+        before, after = self.geometry.out_channels, other.geometry.out_channels
+        return self._among(0, after).plus(other._among(before, 0))
+
+    def _among(self, before: int, after: int) -> AffineConv:
+        """With as many channels that are zero in front of and behind the output channels."""
+        weight = _regroup(self.weight, self.geometry.groups, 1)
+        pads = (*(0, 0) * (weight.ndim - 1), before, after)
+        geometry = self.geometry.among(before + len(weight) + after)
+        return AffineConv(geometry, F.pad(weight, pads), F.pad(self.bias, (before, after)))
+
+    def on(self, axes: int) -> AffineConv:
+        """A pointwise map on another number of axes."""
+        weight = self.weight.flatten(1).reshape(*self.weight.shape[:2], *(1,) * axes)
+        return AffineConv(self.geometry.on(axes), weight, self.bias)
 
 
 def _regroup(weight: Tensor, groups: int, fewer: int) -> Tensor:

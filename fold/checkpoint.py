@@ -28,10 +28,11 @@ from torch import Tensor, fx, nn
 
 from fold.errors import InputError
 from fold.files import atomic_path
+from fold.graph import is_activation
 from fold.padding import hoist_padding
 from fold.regions import find_regions
 from fold.rewrite import merge
-from fold.trace import is_activation, trace
+from fold.trace import trace
 
 SCHEMA = 1
 STAGES = ("original", "prefold", "finetuned", "folded")

@@ -13,9 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from fold.affine import Pads
-from fold.layers import CONSTANT_PADS, CONVOLUTIONS, affine_op, conv_padding, is_addition, is_passthrough
+from fold.canonical import SamePad2d
+from fold.graph import add_module, add_shapes, module_of
+from fold.layers import CONSTANT_PADS, CONVOLUTIONS, AffineOp, affine_op, conv_padding, operands
 from fold.regions import Region, find_regions
-from fold.trace import add_module, add_shapes, module_of, trace
+from fold.trace import trace
 
 
 @dataclass(frozen=True)
@@ -60,16 +62,17 @@ def hoist_padding(model: nn.Module, example: Tensor) -> tuple[fx.GraphModule, li
 
 def _hoist(traced: fx.GraphModule, region: Region) -> dict[fx.Node, Pads]:
     """Make every value of the region as much larger as its readers' padding needs; the padding that is new, by node."""
-    axes = region.geometry.axes
-    none: Pads = ((0, 0),) * axes
+    if region.before:
+        return {}  # such a region was exact as it stood, or it would not be one
+    none: Pads = ((0, 0),) * region.geometry.axes
     inside = set(region.nodes)
     margin: dict[fx.Node, Pads] = {region.output: none}  # extra pixels before and after that a value has to give
     needs: dict[tuple[fx.Node, fx.Node], Pads] = {}
     for node in reversed(region.nodes):
         extra = margin[node]
-        op = None if is_addition(node) or is_passthrough(node) else affine_op(node)
-        for x in node.args if is_addition(node) else node.args[:1]:
-            needs[node, x] = extra if op is None else tuple(
+        op = affine_op(node, region.geometry.axes)
+        for x in operands(node):
+            needs[node, x] = extra if not isinstance(op, AffineOp) else tuple(
                 (lo + s * before, hi + s * after)
                 for (lo, hi), s, (before, after) in zip(op.geometry.padding, op.geometry.stride, extra, strict=True)
             )  # fmt: skip
@@ -102,6 +105,11 @@ def _set_padding(traced: fx.GraphModule, node: fx.Node, x: fx.Node, pads: Pads) 
     if isinstance(module, CONSTANT_PADS):
         amounts = _last_axis_first(pads)
         changed, module.padding = tuple(module.padding) != amounts, amounts
+        return changed
+    if isinstance(module, SamePad2d):
+        changed = pads != module.amounts(x.meta["shape"][2:])
+        if changed:
+            traced.set_submodule(node.target, pad_module(pads))
         return changed
     if node.target is F.pad:
         given = node.kwargs.get("pad", node.args[1] if len(node.args) > 1 else ())

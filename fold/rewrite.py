@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, fx, nn
 
 from fold.affine import AffineConv
+from fold.border import BiasMap, bias_map
+from fold.commute import axes_after
 from fold.errors import CheckError, InputError
-from fold.layers import BATCH_NORMS, DROPOUTS, affine_op, is_addition, is_passthrough
+from fold.graph import add_module, evaluate, module_of
+from fold.layers import (
+    BATCH_NORMS,
+    DROPOUTS,
+    affine_op,
+    channels,
+    is_addition,
+    is_concatenation,
+    is_passthrough,
+    operands,
+)
 from fold.padding import pad_module
 from fold.regions import Region, Skipped, find_regions, foldable_activations
-from fold.trace import add_module, module_of, trace
+from fold.trace import Activation, trace
 
 TOLERANCE = 1e-9  # of the largest value, in float64
 
@@ -62,8 +76,8 @@ def fold(model: nn.Module, example: Tensor) -> FoldResult:
 
     The function computed stays the same up to rounding: a region that is not exact at its borders is left alone and
     listed in ``skipped`` (`hoist_padding` makes it exact, at the price of a change there). Before anything is
-    returned, original and merged network are compared in float64, as they are and with randomised BatchNorm
-    statistics, per region and end to end. Nothing to fold gives ``folded == []``.
+    returned, original and merged network are compared in float64, and so is each region, as it is and with randomised
+    BatchNorm statistics. Nothing to fold gives ``folded == []``.
 
     Args:
         model: a network in eval mode whose unwanted activations are gone; it is not modified.
@@ -72,7 +86,8 @@ def fold(model: nn.Module, example: Tensor) -> FoldResult:
     Raises:
         InputError: the network or one of its BatchNorms or Dropouts is in training mode, the network cannot be
             traced, or it does not accept ``example``.
-        CheckError: a merged layer differs from what it replaces by more than 1e-9 (relative, float64).
+        CheckError: a merged layer differs from what it replaces by more than 1e-9 (relative, float64), or the output
+            is not finite.
     """
     for name, module in model.named_modules():
         if module.training and (module is model or isinstance(module, (*BATCH_NORMS, *DROPOUTS))):
@@ -84,30 +99,41 @@ def fold(model: nn.Module, example: Tensor) -> FoldResult:
     x = torch.randn(example.shape, generator=generator, dtype=torch.float64).to(example.device)
     with torch.no_grad():
         expected = copy.deepcopy(model).double()(x)
+        if not _is_finite(expected):
+            raise CheckError(
+                f"the output of {type(model).__name__} for random input is not finite, so that folding cannot be "
+                "checked; look for values that explode, for example where an activation is gone"
+            )
         exact = copy.deepcopy(traced).double()
         own = _in_copy(regions, traced, exact)
         values = [_compose(region) for region in own]
-        real = _check(exact, own, values, x, expected)
-        merged, names = _emit(traced, regions, values)
+        output, real = _check(exact, own, values, x)
+        remedy = "torch.fx does not see writes to views or under other names: write out of place"
+        _require(_relative(output, expected), "the graph that was traced", remedy)
+        whole = _relative(merge(exact, own, values)[0](x), expected)
+        _require(whole, "the folded network")
+        merged, names = merge(traced, regions, values)
         _randomise_statistics(exact, generator)
         for i, region in enumerate(own):
             if any(isinstance(module_of(node), BATCH_NORMS) for node in region.nodes):
                 values[i] = _compose(region)
-        errors = [max(pair) for pair in zip(real, _check(exact, own, values, x), strict=True)]
+        _, randomised = _check(exact, own, values, x)
+    errors = [max(pair) for pair in zip(real, randomised, strict=True)]
     folded = [
         replace(describe_region(region), name=name, error=error)
-        for region, name, error in zip(regions, names, errors[:-1], strict=True)
+        for region, name, error in zip(regions, names, errors, strict=True)
     ]
-    return FoldResult(copy.deepcopy(merged), folded, skipped, max(errors))
+    return FoldResult(merged, folded, skipped, max([whole, *errors]))
 
 
-def scan(model: nn.Module, example: Tensor) -> Scan:
+def scan(model: nn.Module, example: Tensor, activations: Collection[Activation] = ()) -> Scan:
     """A dry run: the regions that would merge if every activation that is in the way, and only those, were removed.
 
     Takes what `fold` takes, in any mode and with its activations in place, and raises InputError as `fold` does.
     Padding is taken as hoisted, except in the multiply-accumulates before merging: those are of ``model`` as it is.
+    ``activations`` are functions and classes to be taken for activations too, see `fold.trace.trace`.
     """
-    traced = trace(model, example)
+    traced = trace(model, example, activations)
     regions, skipped = find_regions(traced, foldable_activations(traced), any_padding=True)
     return Scan([describe_region(region) for region in regions], skipped)
 
@@ -124,45 +150,65 @@ def describe_region(region: Region) -> Merge:
     )
 
 
-def merge(traced: fx.GraphModule, regions: list[Region]) -> tuple[fx.GraphModule, list[str]]:
-    """A copy of ``traced`` with each region replaced by one layer, and the names of the new layers. No check.
+def merge(
+    traced: fx.GraphModule, regions: list[Region], values: list[AffineConv] | None = None
+) -> tuple[fx.GraphModule, list[str]]:
+    """``traced`` with each region replaced by one layer, and the names of the new layers. No check.
 
-    Works on the meta device too, where it costs nothing and gives the structure alone.
+    ``traced`` is not modified; the layers that stay share their tensors with it. ``values`` are those of the regions
+    where they are known already. Works on the meta device too, where it costs nothing and gives the structure alone.
     """
-    with torch.no_grad():
-        merged, names = _emit(traced, regions, [_compose(region) for region in regions])
-    return copy.deepcopy(merged), names
-
-
-def _emit(traced: fx.GraphModule, regions: list[Region], values: list[AffineConv]) -> tuple[fx.GraphModule, list[str]]:
-    """As `merge`, with the regions' values given; the layers that stay share their tensors with ``traced``."""
+    if values is None:
+        with torch.no_grad():
+            values = [_compose(region) for region in regions]
     result = copy.deepcopy(traced, {id(tensor): tensor for tensor in (*traced.parameters(), *traced.buffers())})
     nodes = dict(zip(traced.graph.nodes, result.graph.nodes, strict=True))
     names = []
     for region, value in zip(regions, values, strict=True):
-        output, anchor = nodes[region.output], nodes[region.anchor]
-        pads, layer = _layer(value, region)
-        name = add_module(result, _name(region), layer)
-        names.append(name)
+        output, x = nodes[region.output], nodes[region.anchor]
+        name = _name(region)
         with result.graph.inserting_before(output):
-            if pads is not None:
-                anchor = result.graph.call_module(add_module(result, f"{name}_pad", pads), (anchor,))
-            call = result.graph.call_module(name, (anchor,))
-        output.replace_all_uses_with(call)
+            for node in region.before:
+                x = result.graph.node_copy(nodes[node], lambda _, x=x: x)
+            for part, module in _layers(value, region).items():
+                path = add_module(result, name + part, module)
+                x = result.graph.call_module(path, (x,))
+                if not part:
+                    names.append(path)
+        output.replace_all_uses_with(x)
         for node in reversed(region.nodes):
             result.graph.erase_node(nodes[node])
-        nodes[region.output] = call  # the next region may start here
-    result.delete_all_unused_submodules()
+        nodes[region.output] = x  # the next region may start here
+    _drop_unused(result)
     result.graph.lint()
     result.recompile()
     return result, names
+
+
+def _drop_unused(traced: fx.GraphModule) -> None:
+    """Delete the modules, parameters and buffers that only merged layers used."""
+    unread = {node.target for node in traced.graph.nodes if node.op == "get_attr" and not node.users}
+    for node in list(traced.graph.nodes):
+        if node.op == "get_attr" and not node.users:
+            traced.graph.erase_node(node)
+    unread -= {node.target for node in traced.graph.nodes if node.op == "get_attr"}
+    for target in unread:
+        owner, _, name = target.rpartition(".")
+        delattr(traced.get_submodule(owner), name)
+    traced.delete_all_unused_submodules()
 
 
 def _in_copy(regions: list[Region], traced: fx.GraphModule, copied: fx.GraphModule) -> list[Region]:
     """The same regions, in a copy of their graph."""
     nodes = dict(zip(traced.graph.nodes, copied.graph.nodes, strict=True))
     return [
-        replace(r, anchor=nodes[r.anchor], output=nodes[r.output], nodes=tuple(nodes[node] for node in r.nodes))
+        replace(
+            r,
+            anchor=nodes[r.anchor],
+            output=nodes[r.output],
+            nodes=tuple(nodes[node] for node in r.nodes),
+            before=tuple(nodes[node] for node in r.before),
+        )
         for r in regions
     ]
 
@@ -172,40 +218,54 @@ def _compose(region: Region) -> AffineConv:
     values: dict[fx.Node, AffineConv | None] = {region.anchor: None}  # None: the anchor itself
     like = module_of(region.layers[0]).weight.detach().double()
     for node in region.nodes:
-        before = [values[x] for x in (node.args if is_addition(node) else node.args[:1])]
-        if is_addition(node):
-            one = AffineConv.identity(node.meta["shape"][1], region.geometry.axes, like)
-            values[node] = (before[0] or one).plus(before[1] or one)
-        elif is_passthrough(node):
-            values[node] = before[0]
+        parts = [values[x] for x in operands(node)]
+        if is_addition(node) or is_concatenation(node):
+            axes = next((part.geometry.axes for part in parts if part is not None), region.geometry.axes)
+            one = AffineConv.identity(channels(region.anchor, axes), axes, like)
+            join = AffineConv.plus if is_addition(node) else AffineConv.beside
+            values[node] = functools.reduce(join, [part or one for part in parts])
+        elif is_passthrough(node) or node in region.removed:
+            values[node] = parts[0]
+        elif node in region.before:
+            values[node] = parts[0].on(axes_after(node, parts[0].geometry.axes))
         else:
-            own = affine_op(node).affine()
-            values[node] = own if before[0] is None else before[0].then(own)
-    return values[region.output]
+            own = affine_op(node, None if parts[0] is None else parts[0].geometry.axes).affine()
+            values[node] = own if parts[0] is None else parts[0].then(own)
+    value = values[region.output]
+    return replace(value, bias=bias_map(region)) if region.mapped else value
 
 
-def _layer(value: AffineConv, region: Region) -> tuple[nn.Module | None, nn.Module]:
-    """The value as a module like those it replaces; first a module that pads, where a convolution cannot itself."""
-    layers = [module_of(node) for node in region.layers]
-    g, pads, like = value.geometry, None, layers[0].weight
-    options = {"dtype": like.dtype, "device": like.device}
+def _layers(value: AffineConv, region: Region) -> dict[str, nn.Module]:
+    """The value as modules, by the ending of their names, in order: the layer itself, which is like those it replaces
+    (no ending), before it one that pads, where a convolution cannot itself, and behind it one that adds a bias map.
+    """
+    old = [module_of(node) for node in region.layers]
+    g, like, layers = value.geometry, old[0].weight, {}
+    options = {"dtype": like.dtype, "device": like.device, "bias": not region.mapped}
     if g.axes == 0:
         layer = nn.utils.skip_init(nn.Linear, g.in_channels, g.out_channels, **options)
     else:
         symmetric = all(lo == hi >= 0 for lo, hi in g.padding)
+        if not symmetric:
+            layers["_pad"] = pad_module(g.padding)
         kind = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}[g.axes]
         padding = tuple(lo for lo, _ in g.padding) if symmetric else 0
         layer = nn.utils.skip_init(
             kind, g.in_channels, g.out_channels, g.kernel, g.stride, padding, g.dilation, g.groups, **options
         )
-        pads = None if symmetric else pad_module(g.padding)
-    channels_last = g.axes == 2 and any(_channels_last(old.weight) for old in layers)
+    layers[""] = layer
+    channels_last = g.axes == 2 and any(_channels_last(module.weight) for module in old)
     layer.weight.data = value.weight.to(like.dtype).contiguous(
         memory_format=torch.channels_last if channels_last else torch.contiguous_format
     )
-    layer.bias.data = value.bias.to(like.dtype)
+    if region.mapped:
+        layers["_border"] = BiasMap(value.bias.to(like.dtype))
+    else:
+        layer.bias.data = value.bias.to(like.dtype).clone()
     trainable = any(p.requires_grad for node in region.nodes if module_of(node) for p in module_of(node).parameters())
-    return pads, layer.requires_grad_(trainable).train(layers[0].training)
+    for module in layers.values():
+        module.requires_grad_(trainable).train(old[0].training)
+    return layers
 
 
 def _channels_last(weight: Tensor) -> bool:
@@ -224,24 +284,22 @@ def _name(region: Region) -> str:
 
 
 def _check(
-    exact: fx.GraphModule, regions: list[Region], values: list[AffineConv], x: Tensor, network: object = None
-) -> list[float]:
-    """The relative error of each region's value, then of the merged network, on ``x``; all in float64.
-
-    ``network`` is the output of the network that was traced, where that is to be checked too.
-    """
-    expected, kept = _run(exact, x, {node for region in regions for node in (region.anchor, region.output)})
-    if network is not None:
-        remedy = "torch.fx does not see writes to views or under other names: write out of place"
-        _require(_relative(expected, network), "the graph that was traced", remedy)
+    exact: fx.GraphModule, regions: list[Region], values: list[AffineConv], x: Tensor
+) -> tuple[object, list[float]]:
+    """The output of ``exact`` for ``x``, and the relative error of each region's value on the way; all in float64."""
+    output, kept = _run(exact, x, {node for region in regions for node in (region.anchor, region.output)})
     errors = []
     for region, value in zip(regions, values, strict=True):
-        errors.append(_relative(value(kept[region.anchor]), kept[region.output]))
+        errors.append(_relative(value(_prepared(region, kept[region.anchor])), kept[region.output]))
         _require(errors[-1], f"merging {', '.join(node.target for node in region.layers)}")
-    del kept
-    errors.append(_relative(_emit(exact, regions, values)[0](x), expected))
-    _require(errors[-1], "the folded network")
-    return errors
+    return output, errors
+
+
+def _prepared(region: Region, x: Tensor) -> Tensor:
+    """What the merged layer reads, of the anchor's value ``x``."""
+    for node in region.before:
+        x = evaluate(node, {node.args[0]: x})
+    return x
 
 
 def _require(error: float, what: str, remedy: str = "please report this") -> None:
@@ -276,6 +334,13 @@ def _relative(actual: object, expected: object) -> float:
     elif not isinstance(expected, (list, tuple)):
         return 0.0 if actual == expected else math.inf
     return max((_relative(a, e) for a, e in zip(actual, expected, strict=True)), default=0.0)
+
+
+def _is_finite(output: object) -> bool:
+    if isinstance(output, Tensor):
+        return bool(output.isfinite().all())
+    parts = output.values() if isinstance(output, dict) else output if isinstance(output, (list, tuple)) else ()
+    return all(map(_is_finite, parts))
 
 
 def _randomise_statistics(model: nn.Module, generator: torch.Generator) -> None:

@@ -5,6 +5,7 @@ decay, which would pull them back to 0: ``[gate.alpha for gate in gates(model).v
 """
 
 import copy
+from collections.abc import Collection
 
 import torch
 import torch.nn.functional as F
@@ -12,8 +13,9 @@ from torch import Tensor, fx, nn
 
 from fold.checkpoint import removed_activation
 from fold.errors import InputError
+from fold.graph import Opaque, is_activation
 from fold.regions import foldable_activations
-from fold.trace import Opaque, is_activation, trace
+from fold.trace import Activation, trace
 
 THRESHOLD = 0.9  # a gate at least this open is taken for the identity
 
@@ -21,7 +23,7 @@ THRESHOLD = 0.9  # a gate at least this open is taken for the identity
 class Linearizable(Opaque):
     """``alpha * x + (1 - alpha) * activation(x)`` with one learned scalar ``alpha >= 0``, from 0 at the start."""
 
-    is_gate = True
+    is_activation = True
 
     def __init__(self, activation: nn.Module):
         super().__init__()
@@ -42,7 +44,9 @@ class Linearizable(Opaque):
         return f"alpha={self.alpha.item():.3f}"
 
 
-def linearize(model: nn.Module, example: Tensor, gate: str = "foldable") -> fx.GraphModule:
+def linearize(
+    model: nn.Module, example: Tensor, gate: str = "foldable", activations: Collection[Activation] = ()
+) -> fx.GraphModule:
     """A trainable copy of ``model`` with a gate around its activations, one per call site; ``model`` is not modified.
 
     Args:
@@ -50,11 +54,13 @@ def linearize(model: nn.Module, example: Tensor, gate: str = "foldable") -> fx.G
         example: one input batch; only its shape, dtype and device matter.
         gate: "foldable" gates the activations whose removal lets weighted layers merge, "all" every activation, as
             in the paper.
+        activations: elementwise functions and module classes to be taken for activations beside those of
+            ``torch.nn``, see `fold.trace.trace`.
 
     Raises:
         InputError: the network cannot be traced, or has no such activation.
     """
-    traced = trace(model, example)
+    traced = trace(model, example, activations)
     if gate not in ("foldable", "all"):
         raise InputError(f"gate {gate!r}: unknown; give 'foldable' or 'all'")
     activations = [node for node in traced.graph.nodes if is_activation(node)]

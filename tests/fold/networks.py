@@ -8,7 +8,8 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor, fx, nn
 
-from fold.trace import is_activation, trace
+from fold.graph import is_activation
+from fold.trace import trace
 from train.models.cifar_resnet import BasicBlock
 from train.models.mobilenet import InvertedResidual
 

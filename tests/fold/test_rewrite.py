@@ -308,6 +308,13 @@ def test_a_mistake_that_only_other_statistics_show_is_found(monkeypatch):
         fold(network, EXAMPLE)
 
 
+def test_an_output_that_is_not_finite_cannot_be_checked():
+    network = nn.Sequential(*pair(), nn.BatchNorm2d(5)).eval()
+    network[-1].running_mean.fill_(torch.inf)
+    with pytest.raises(CheckError, match="not finite, so that folding cannot be checked"):
+        fold(network, EXAMPLE)
+
+
 def test_a_graph_that_is_not_the_network_does_not_get_out():
     """Tracing cannot see that this view shares its memory with what is read later."""
 

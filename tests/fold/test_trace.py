@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fold import InputError
-from fold.trace import Opaque, add_module, is_activation, module_of, trace
+from fold.graph import Opaque, add_module, is_activation, module_of
+from fold.trace import trace
 from tests.fold.networks import EXAMPLE, WIDTH, Calls, conv, noise
 
 FLOAT = noise(dtype=torch.float32)
@@ -153,7 +154,7 @@ def test_modes_and_statistics_are_kept():
 
 def test_opaque_modules_stay_whole():
     class Gate(Opaque):
-        is_gate = True
+        is_activation = True
 
         def forward(self, x: Tensor) -> Tensor:
             return x.relu() if x.sum() > 0 else x

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from fold import InputError, depth, fold, hoist_padding
-from fold.trace import ACTIVATIONS
+from fold.graph import ACTIVATIONS
 from train import Linearizable, depth_penalty, gates, harden, linearize
 from train.choose import choose
 from train.models import build

@@ -1,0 +1,115 @@
+"""Pooling, flattening and permuting change places with pointwise layers, so that those can merge behind them."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from fold import fold, hoist_padding, scan
+from tests.fold.networks import EXAMPLE, WIDTH, Calls, conv, difference, noise, randomised, removed_activation
+
+DOUBLE = EXAMPLE.double()
+
+
+def between(pool, first: nn.Module, last: nn.Module) -> nn.Module:
+    """``pool``, a module or a function, between two layers, with a removed activation before it."""
+    parts = {"a": first, "act": removed_activation(), "b": last}
+    if isinstance(pool, nn.Module):
+        parts["pool"] = pool
+    return Calls(lambda m, x: m.b((getattr(m, "pool", None) or pool)(m.act(m.a(x)))), **parts).double().eval()
+
+
+POOLS = [
+    nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+    lambda x: F.adaptive_avg_pool2d(x, 1).flatten(1),
+    lambda x: torch.flatten(F.adaptive_avg_pool2d(x, (1, 1)), 1),
+    lambda x: F.adaptive_avg_pool2d(x, 1).view(x.size(0), -1),
+    lambda x: F.adaptive_avg_pool2d(x, 1).reshape(x.shape[0], 6),
+    lambda x: x.mean((2, 3)),
+    lambda x: x.mean(dim=[-1, -2]),
+    lambda x: x.mean(3).mean(2),
+    lambda x: torch.mean(x, (2, 3), keepdim=True).flatten(1),
+    lambda x: x.permute(0, 2, 3, 1),
+    lambda x: x.flatten(2).transpose(1, 2),
+    lambda x: x.flatten(2).transpose(1, 2).mean(1),
+]
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_pointwise_layer_merges_with_the_linear_one_behind(pool):
+    first = nn.Sequential(conv(WIDTH, 6, 1), nn.BatchNorm2d(6), nn.Dropout())
+    network = randomised(between(pool, first, nn.Linear(6, 3)))
+    result = fold(network, DOUBLE)
+    assert [merge.layers for merge in result.folded] == [("a.0", "b")]
+    assert result.folded[0].kernel == ()
+    assert difference(result.model(noise()), network(noise())) <= 1e-12
+    assert fold(result.model, DOUBLE).folded == []
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        nn.AvgPool2d(2),
+        nn.AvgPool2d(3, 2, padding=1, count_include_pad=False),
+        nn.AvgPool2d(2, ceil_mode=True),
+        nn.AdaptiveAvgPool2d((3, 4)),
+        nn.Upsample(scale_factor=2, mode="nearest"),
+        nn.Upsample(size=(20, 21), mode="bilinear"),
+        lambda x: F.interpolate(x, scale_factor=2),
+        lambda x: F.interpolate(x, size=(7, 9), mode="bicubic"),
+    ],
+)
+def test_pooling_and_resizing_between_convolutions(pool):
+    network = between(pool, conv(WIDTH, 6, 1), conv(6, 5, padding=0))
+    result = fold(network, DOUBLE)
+    assert [merge.layers for merge in result.folded] == [("a", "b")]
+    assert difference(result.model(noise()), network(noise())) <= 1e-12
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        nn.MaxPool2d(2),
+        nn.AvgPool2d(3, 2, padding=1),  # counts zeros: not the average of a constant
+        nn.AvgPool2d(2, divisor_override=3),
+        lambda x: x.mean(1, keepdim=True).expand_as(x),
+        lambda x: x.transpose(0, 1).transpose(0, 1),
+        lambda x: F.interpolate(x, scale_factor=2, mode="nearest").relu(),
+    ],
+)
+def test_what_does_not_commute(pool):
+    assert fold(between(pool, conv(WIDTH, 6, 1), conv(6, 5, padding=0)), DOUBLE).folded == []
+
+
+def test_only_pointwise_layers_commute():
+    network = nn.Sequential(
+        conv(WIDTH, 6), removed_activation(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3)
+    )
+    assert fold(network.double().eval(), DOUBLE).folded == []
+
+
+def test_flattening_an_image_is_not_per_channel():
+    network = nn.Sequential(conv(WIDTH, 6, 1), removed_activation(), nn.Flatten(), nn.Linear(6 * 15 * 13, 3))
+    assert fold(network.double().eval(), DOUBLE).folded == []
+
+
+def test_padding_behind_a_pooling_stays():
+    """Hoisting it would have to go through the pooling."""
+    network = nn.Sequential(conv(WIDTH, 6, 1), removed_activation(), nn.AvgPool2d(2), conv(6, 5)).double().eval()
+    hard, report = hoist_padding(network, DOUBLE)
+    assert report == []
+    result = fold(hard, DOUBLE)
+    assert result.folded == []
+    assert result.skipped[-1].reason == "3 (Conv2d) pads behind 2 (AvgPool2d), so merging is wrong at the borders"
+    network[0].bias = None
+    assert len(fold(network, DOUBLE).folded) == 1
+
+
+def test_the_head_of_a_classifier():
+    """The last convolution and the classifier of a MobileNet: the scan finds them; merged they cost one pixel."""
+    network = nn.Sequential(
+        conv(WIDTH, 8, 1), nn.BatchNorm2d(8), nn.ReLU6(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)
+    )
+    (candidate,) = scan(network, EXAMPLE).candidates
+    assert candidate.activations == ("2",)
+    assert candidate.macs == (8 * WIDTH * 15 * 13 + 8 * 3, WIDTH * 3)
