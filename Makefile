@@ -22,7 +22,7 @@ weights := $(if $(WEIGHTS),--weights '$(WEIGHTS)')
 lambda  := $(if $(LAMBDA),--lambda $(LAMBDA))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint prefold fold export trt-bench clean
+.PHONY: help setup demo test bench lint prefold fold export trt-bench clean
 .NOTPARALLEL:
 
 help: ## list the targets and variables
@@ -58,6 +58,9 @@ demo-stages:
 
 test: $(READY) ## all tests
 	@$(PY) -m pytest -q
+
+bench: $(READY) ## what folding itself costs, side by side with the paper's code; ten minutes
+	@$(PY) -m benchmarks
 
 lint: $(READY) ## style and format
 	@$(PY) -m ruff check .

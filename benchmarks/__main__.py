@@ -1,0 +1,51 @@
+"""Command line: ``python -m benchmarks [NAME...]``, from the root of the checkout."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from benchmarks import folding, kernels, report
+from fold.files import write_json
+from trt_bench import cli
+from trt_bench.errors import InputError
+
+BENCHMARKS = {"fold": folding.run, "kernels-resnet": kernels.resnet, "kernels-vgg": kernels.vgg}
+
+EXAMPLE = """\
+benchmarks:
+  fold            fold.fold from end to end on ResNet-20 and ResNet-56, half a minute
+  kernels-resnet  merged kernels by autograd and by fold.affine at the widths of ResNet-20 and -56, half a minute
+  kernels-vgg     the same at the widths of VGG16, ten minutes
+
+examples:
+  python -m benchmarks
+  python -m benchmarks fold kernels-resnet -o runs/benchmarks.json
+
+exit codes: 0 done, 1 a check failed, 2 bad input, 130 interrupted
+"""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the benchmarks that were named, print their table and write their samples. Raises InputError."""
+    parser = cli.Parser(
+        prog="python -m benchmarks",
+        description="Measure side by side what this toolchain claims about its own speed, on the CPU.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(BENCHMARKS)} (all)")
+    parser.add_argument("-o", "--output", type=Path, metavar="JSON", help="write all samples here")
+    options = parser.parse_args(arguments)
+    for name in options.names:
+        if name not in BENCHMARKS:
+            raise InputError(f"benchmark {name!r} is unknown; give one of {', '.join(BENCHMARKS)}")
+    if options.output and (options.output.suffix != ".json" or not options.output.parent.is_dir()):
+        raise InputError(f"-o {options.output}: give a file that ends in .json, in a folder that is there")
+    results = {name: BENCHMARKS[name](cli.progress) for name in options.names or BENCHMARKS}
+    print(report.table(results), flush=True)
+    if options.output:
+        write_json(options.output, report.document(results))
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))
