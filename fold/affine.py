@@ -31,7 +31,8 @@ class Geometry:
     """The shape of a convolution with any number of spatial axes; without axes, of a linear layer.
 
     ``kernel`` counts taps; ``stride`` and ``dilation`` are in input pixels, as is ``padding``: (before, after) per
-    axis, where a negative amount crops.
+    axis, where a negative amount crops. Of a transposed convolution they are in output pixels, and ``padding`` crops
+    its output; it composes with pointwise layers only.
     """
 
     in_channels: int
@@ -41,6 +42,7 @@ class Geometry:
     padding: Pads
     dilation: tuple[int, ...]
     groups: int
+    transposed: bool = False
 
     @classmethod
     def pointwise(cls, in_channels: int, out_channels: int, axes: int, groups: int = 1) -> Geometry:
@@ -76,7 +78,16 @@ class Geometry:
     def macs(self, output_size: tuple[int, ...]) -> int:
         """Multiply-accumulates for one image whose output has ``output_size`` pixels per axis."""
         weights = self.out_channels * (self.in_channels // self.groups) * math.prod(self.kernel)
+        if self.transposed:
+            output_size = self.input_size(output_size)
         return weights * math.prod(output_size)
+
+    def input_size(self, output_size: tuple[int, ...]) -> tuple[int, ...]:
+        """The pixels per axis from which a transposed convolution gives ``output_size``."""
+        return tuple(
+            (n + lo + hi - span) // s + 1
+            for n, (lo, hi), span, s in zip(output_size, self.padding, self.span, self.stride, strict=True)
+        )
 
     def then(self, after: Geometry) -> Geometry:
         """The geometry of ``after`` applied to the output of ``self``.
@@ -89,6 +100,12 @@ class Geometry:
                 f"cannot compose {self.out_channels} channels on {self.axes} axes "
                 f"with a layer for {after.in_channels} channels on {after.axes} axes"
             )
+        if self.transposed or after.transposed:
+            core, other = (self, after) if self.transposed else (after, self)
+            if not other.is_pointwise:
+                raise ValueError("a transposed convolution composes with pointwise layers only")
+            groups = math.gcd(self.groups, after.groups)
+            return replace(core, in_channels=self.in_channels, out_channels=after.out_channels, groups=groups)
         kernel, dilation = [], []
         for k1, d1, s1, k2, d2 in zip(
             self.kernel, self.dilation, self.stride, after.kernel, after.dilation, strict=True
@@ -116,6 +133,8 @@ class Geometry:
             ValueError: channels, axes or strides differ.
         """
         ends = (self.in_channels, self.out_channels, self.axes, self.stride)
+        if self.transposed or other.transposed:
+            raise ValueError("a transposed convolution does not add up with another value")
         if ends != (other.in_channels, other.out_channels, other.axes, other.stride):
             raise ValueError(f"cannot add {self} and {other}: channels, axes and strides must agree")
         kernel, padding, dilation = [], [], []
@@ -185,8 +204,13 @@ class AffineConv:
             weight = self.weight.unflatten(0, (g.groups, -1))
             return torch.einsum("...gi,goi->...go", x.unflatten(-1, (g.groups, -1)), weight).flatten(-2) + self.bias
         pads = [amount for lo_hi in reversed(g.padding) for amount in lo_hi]
-        convolution = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[g.axes]
-        value = convolution(F.pad(x, pads), self.weight, None, g.stride, 0, g.dilation, g.groups)
+        if g.transposed:
+            convolution = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}[g.axes]
+            value = convolution(x, transpose(self.weight, g.groups), None, g.stride, 0, 0, g.groups, g.dilation)
+            value = F.pad(value, [-amount for amount in pads])
+        else:
+            convolution = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[g.axes]
+            value = convolution(F.pad(x, pads), self.weight, None, g.stride, 0, g.dilation, g.groups)
         return value + (self.bias if self.bias.ndim > 1 else self.bias.reshape(-1, *(1,) * g.axes))
 
     def then(self, after: AffineConv) -> AffineConv:
@@ -236,6 +260,11 @@ class AffineConv:
         """A pointwise map on another number of axes."""
         weight = self.weight.flatten(1).reshape(*self.weight.shape[:2], *(1,) * axes)
         return AffineConv(self.geometry.on(axes), weight, self.bias)
+
+
+def transpose(weight: Tensor, groups: int) -> Tensor:
+    """A weight `[out, in / groups, *kernel]` as `[in, out / groups, *kernel]`, or back: a transposed convolution's."""
+    return weight.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
 
 
 def _regroup(weight: Tensor, groups: int, fewer: int) -> Tensor:

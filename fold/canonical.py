@@ -1,8 +1,9 @@
 """One way to write each thing in a graph, so that the algebra has to know only one.
 
-Functional activations and dropouts become modules; a module without state that is called from several places gets a
-copy per call (`relu`, `relu_1`, ...); in-place operations become ordinary ones; splits become slices, channel shuffles
-one module, reshapes that only flatten become flatten; timm's joined layers become two. The function stays the same.
+Functional activations, average poolings and dropouts become modules; a module without state that is called from several
+places gets a copy per call (`relu`, `relu_1`, ...); in-place operations become ordinary ones; splits become slices,
+channel shuffles one module, reshapes that only flatten become flatten; timm's joined layers become two. The function
+stays the same.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ _MODULES: dict[object, type[nn.Module]] = {
     F.tanh: nn.Tanh, torch.tanh: nn.Tanh, "tanh": nn.Tanh, "tanh_": nn.Tanh,
     F.sigmoid: nn.Sigmoid, torch.sigmoid: nn.Sigmoid, "sigmoid": nn.Sigmoid, "sigmoid_": nn.Sigmoid,
     F.silu: nn.SiLU, F.gelu: nn.GELU, F.hardswish: nn.Hardswish, F.hardtanh: nn.Hardtanh, F.mish: nn.Mish,
+    F.avg_pool1d: nn.AvgPool1d, F.avg_pool2d: nn.AvgPool2d, F.avg_pool3d: nn.AvgPool3d,
     F.dropout: nn.Dropout, F.dropout1d: nn.Dropout1d, F.dropout2d: nn.Dropout2d, F.dropout3d: nn.Dropout3d,
 }  # fmt: skip
 

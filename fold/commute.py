@@ -10,10 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from fold.graph import module_of
+from fold.graph import AVERAGES, module_of
 from fold.layers import channel_axis
 
-_AVERAGES = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
 _ALIKE = (
     nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d,
     F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d,
@@ -50,7 +49,7 @@ def axes_after(node: fx.Node, axes: int) -> int | None:
 
 def _keeps_constants(module: nn.Module | None) -> bool:
     """Whether ``module`` is an average pooling that counts no zeros from beyond the border."""
-    if not isinstance(module, _AVERAGES) or getattr(module, "divisor_override", None):
+    if not isinstance(module, AVERAGES) or getattr(module, "divisor_override", None):
         return False
     padding = module.padding if isinstance(module.padding, tuple) else (module.padding,)
     return not any(padding) or not module.count_include_pad

@@ -16,6 +16,8 @@ ACTIVATIONS: tuple[type[nn.Module], ...] = (
     nn.SiLU, nn.GELU, nn.Hardswish, nn.Hardtanh, nn.Mish,
 )  # fmt: skip
 
+AVERAGES = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
+
 
 class Opaque(nn.Module):
     """Base of modules that tracing keeps whole, as it keeps the layers of ``torch.nn``."""

@@ -6,6 +6,7 @@ it; `Geometry.axes` tells which: the number of spatial axes, or 0 for channels l
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from fold.affine import AffineConv, Geometry, Pads
+from fold.affine import AffineConv, Geometry, Pads, transpose
 from fold.canonical import SamePad2d
 from fold.foreign import branch_dropouts
 from fold.graph import module_of, tensor_of
@@ -113,12 +114,16 @@ def affine_op(node: fx.Node, axes: int | None = None) -> AffineOp | str:
         return f"{describe(node)} is not an operation on one tensor"
     if isinstance(module, CONVOLUTIONS):
         return _convolution(x, module, node)
+    if isinstance(module, TRANSPOSED):
+        return _transposed(x, module, node)
     if isinstance(module, nn.Linear):
         return _linear(x, module, node)
     if isinstance(module, BATCH_NORMS) or node.target is F.batch_norm:
         return _batch_norm(x, node)
     if isinstance(module, CONSTANT_PADS):
         return _pad(x, list(module.padding), module.value, node)
+    if getattr(module, "as_convolution", False):
+        return _average(x, module, node)
     if isinstance(module, SamePad2d):
         return _identity(x, node, padding=module.amounts(x.meta["shape"][2:]))
     if isinstance(module, nn.ChannelShuffle):
@@ -180,6 +185,31 @@ def _convolution(x: fx.Node, conv: nn.Module, node: fx.Node) -> AffineOp | str:
         conv.groups,
     )
     return AffineOp(x, geometry, lambda: _weight_and_bias(conv), weighted=True, biased=conv.bias is not None)
+
+
+def _transposed(x: fx.Node, conv: nn.Module, node: fx.Node) -> AffineOp | str:
+    if len(node.meta["shape"]) != conv.weight.ndim:
+        return f"{describe(node)} runs on a tensor without a batch axis"
+    if node.meta.get("shared"):
+        return f"{describe(node)} shares its weights with another call"
+    padding = tuple((p, p - more) for p, more in zip(conv.padding, conv.output_padding, strict=True))
+    geometry = Geometry(
+        conv.in_channels,
+        conv.out_channels,
+        tuple(conv.kernel_size),
+        tuple(conv.stride),
+        padding,
+        tuple(conv.dilation),
+        conv.groups,
+        transposed=True,
+    )
+
+    def weights() -> tuple[Tensor, Tensor]:
+        weight = transpose(conv.weight.detach().double(), conv.groups)
+        bias = weight.new_zeros(len(weight)) if conv.bias is None else conv.bias.detach().double()
+        return weight, bias
+
+    return AffineOp(x, geometry, weights, weighted=True, biased=conv.bias is not None)
 
 
 def _linear(x: fx.Node, linear: nn.Linear, node: fx.Node) -> AffineOp | str:
@@ -283,6 +313,30 @@ def _pad(x: fx.Node, amounts: list[int], value: float | None, node: fx.Node) -> 
 
     geometry = Geometry.pointwise(shape[1], shape[1] + before + after, axes)
     return AffineOp(x, replace(geometry, padding=padding), weights)
+
+
+def _average(x: fx.Node, pool: nn.Module, node: fx.Node) -> AffineOp | str:
+    """Average pooling as a depthwise convolution whose taps are all the same."""
+    shape = x.meta["shape"]
+    axes = len(shape) - 2
+    if {1: nn.AvgPool1d, 2: nn.AvgPool2d, 3: nn.AvgPool3d}.get(axes) is not type(pool):
+        return f"{describe(node)} runs on a tensor without a batch axis"
+    kernel, stride, padding = (
+        value if isinstance(value, tuple) else (value,) * axes
+        for value in (pool.kernel_size, pool.stride, pool.padding)
+    )
+    floor = tuple((n + 2 * p - k) // s + 1 for n, k, s, p in zip(shape[2:], kernel, stride, padding, strict=True))
+    if node.meta["shape"][2:] != floor or (any(padding) and not pool.count_include_pad):
+        return f"{describe(node)} averages over fewer pixels at the borders"
+    divisor = getattr(pool, "divisor_override", None) or math.prod(kernel)
+
+    def weights() -> tuple[Tensor, Tensor]:
+        taps = torch.full((shape[1], 1, *kernel), 1 / divisor, dtype=torch.float64, device=_any_parameter(node).device)
+        return taps, taps.new_zeros(shape[1])
+
+    geometry = Geometry.identity(shape[1], axes)
+    geometry = replace(geometry, kernel=kernel, stride=stride, padding=tuple((p, p) for p in padding))
+    return AffineOp(x, geometry, weights)
 
 
 def _slice(x: fx.Node, node: fx.Node) -> AffineOp | str:

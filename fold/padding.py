@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 
 from fold.affine import Pads
 from fold.canonical import SamePad2d
-from fold.graph import add_module, add_shapes, module_of
+from fold.graph import AVERAGES, add_module, add_shapes, module_of
 from fold.layers import CONSTANT_PADS, CONVOLUTIONS, AffineOp, affine_op, conv_padding, operands
 from fold.regions import Region, find_regions
 from fold.trace import trace
@@ -32,7 +32,9 @@ class Hoisted:
     after: tuple[Pads, ...]
 
 
-def hoist_padding(model: nn.Module, example: Tensor) -> tuple[fx.GraphModule, list[Hoisted]]:
+def hoist_padding(
+    model: nn.Module, example: Tensor, average_pooling: bool = False
+) -> tuple[fx.GraphModule, list[Hoisted]]:
     """A copy of ``model`` in which `fold` can merge every region exactly; what was moved comes second.
 
     Only regions that would be merged are touched. Where a shorter branch joins (an inner skip), it is cropped to
@@ -41,11 +43,12 @@ def hoist_padding(model: nn.Module, example: Tensor) -> tuple[fx.GraphModule, li
     Args:
         model: a network whose unwanted activations have been removed; it is not modified.
         example: one input batch `[batch, in, *spatial]`; only its shape, dtype and device matter.
+        average_pooling: take average poolings for convolutions, here and when the result is folded.
 
     Raises:
         InputError: the network cannot be traced or does not accept ``example``.
     """
-    traced = trace(model, example)
+    traced = trace(model, example, average_pooling=average_pooling)
     hoisted = []
     for region in find_regions(traced, any_padding=True)[0]:
         convolutions = [node for node in region.layers if isinstance(module_of(node), CONVOLUTIONS)]
@@ -62,7 +65,7 @@ def hoist_padding(model: nn.Module, example: Tensor) -> tuple[fx.GraphModule, li
 
 def _hoist(traced: fx.GraphModule, region: Region) -> dict[fx.Node, Pads]:
     """Make every value of the region as much larger as its readers' padding needs; the padding that is new, by node."""
-    if region.before:
+    if region.before or region.geometry.transposed:
         return {}  # such a region was exact as it stood, or it would not be one
     none: Pads = ((0, 0),) * region.geometry.axes
     inside = set(region.nodes)
@@ -100,6 +103,14 @@ def _set_padding(traced: fx.GraphModule, node: fx.Node, x: fx.Node, pads: Pads) 
         symmetric = all(lo == hi >= 0 for lo, hi in pads)
         module.padding = tuple(lo for lo, _ in pads) if symmetric else (0,) * len(pads)
         if not symmetric:
+            _insert_pad(traced, node, x, pads)
+        return True
+    if isinstance(module, AVERAGES):
+        given = module.padding if isinstance(module.padding, tuple) else (module.padding,) * len(pads)
+        if pads == tuple((p, p) for p in given):
+            return False
+        module.padding = (0,) * len(pads)
+        if any(lo or hi for lo, hi in pads):
             _insert_pad(traced, node, x, pads)
         return True
     if isinstance(module, CONSTANT_PADS):

@@ -11,14 +11,16 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, fx, nn
 
-from fold.affine import AffineConv
+from fold.affine import AffineConv, transpose
 from fold.border import BiasMap, bias_map
 from fold.commute import axes_after
 from fold.errors import CheckError, InputError
 from fold.graph import add_module, evaluate, module_of
 from fold.layers import (
     BATCH_NORMS,
+    CONVOLUTIONS,
     DROPOUTS,
+    TRANSPOSED,
     affine_op,
     channels,
     is_addition,
@@ -71,7 +73,7 @@ class Scan:
     skipped: list[Skipped]
 
 
-def fold(model: nn.Module, example: Tensor) -> FoldResult:
+def fold(model: nn.Module, example: Tensor, average_pooling: bool = False) -> FoldResult:
     """Merge every affine region of ``model`` into one layer each, exactly.
 
     The function computed stays the same up to rounding: a region that is not exact at its borders is left alone and
@@ -82,6 +84,7 @@ def fold(model: nn.Module, example: Tensor) -> FoldResult:
     Args:
         model: a network in eval mode whose unwanted activations are gone; it is not modified.
         example: one input batch `[batch, in, *spatial]`; only its shape, dtype and device matter.
+        average_pooling: merge average poolings too, as the convolutions that they are.
 
     Raises:
         InputError: the network or one of its BatchNorms or Dropouts is in training mode, the network cannot be
@@ -93,7 +96,7 @@ def fold(model: nn.Module, example: Tensor) -> FoldResult:
         if module.training and (module is model or isinstance(module, (*BATCH_NORMS, *DROPOUTS))):
             what = f"layer {name}" if name else "the network"
             raise InputError(f"{what} is in training mode, where it is not a fixed map; call .eval() first")
-    traced = trace(model, example)
+    traced = trace(model, example, average_pooling=average_pooling)
     regions, skipped = find_regions(traced)
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(example.shape, generator=generator, dtype=torch.float64).to(example.device)
@@ -126,14 +129,17 @@ def fold(model: nn.Module, example: Tensor) -> FoldResult:
     return FoldResult(merged, folded, skipped, max([whole, *errors]))
 
 
-def scan(model: nn.Module, example: Tensor, activations: Collection[Activation] = ()) -> Scan:
+def scan(
+    model: nn.Module, example: Tensor, activations: Collection[Activation] = (), average_pooling: bool = False
+) -> Scan:
     """A dry run: the regions that would merge if every activation that is in the way, and only those, were removed.
 
     Takes what `fold` takes, in any mode and with its activations in place, and raises InputError as `fold` does.
     Padding is taken as hoisted, except in the multiply-accumulates before merging: those are of ``model`` as it is.
-    ``activations`` are functions and classes to be taken for activations too, see `fold.trace.trace`.
+    ``activations`` are functions and classes to be taken for activations too, and ``average_pooling`` takes average
+    poolings for convolutions, see `fold.trace.trace`.
     """
-    traced = trace(model, example, activations)
+    traced = trace(model, example, activations, average_pooling)
     regions, skipped = find_regions(traced, foldable_activations(traced), any_padding=True)
     return Scan([describe_region(region) for region in regions], skipped)
 
@@ -245,17 +251,19 @@ def _layers(value: AffineConv, region: Region) -> dict[str, nn.Module]:
     if g.axes == 0:
         layer = nn.utils.skip_init(nn.Linear, g.in_channels, g.out_channels, **options)
     else:
-        symmetric = all(lo == hi >= 0 for lo, hi in g.padding)
+        symmetric = g.transposed or all(lo == hi >= 0 for lo, hi in g.padding)
         if not symmetric:
             layers["_pad"] = pad_module(g.padding)
-        kind = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}[g.axes]
-        padding = tuple(lo for lo, _ in g.padding) if symmetric else 0
-        layer = nn.utils.skip_init(
-            kind, g.in_channels, g.out_channels, g.kernel, g.stride, padding, g.dilation, g.groups, **options
-        )
+        kinds = TRANSPOSED if g.transposed else CONVOLUTIONS
+        options |= {"stride": g.stride, "dilation": g.dilation, "groups": g.groups}
+        options["padding"] = tuple(lo for lo, _ in g.padding) if symmetric else 0
+        if g.transposed:
+            options["output_padding"] = tuple(lo - hi for lo, hi in g.padding)
+        layer = nn.utils.skip_init(kinds[g.axes - 1], g.in_channels, g.out_channels, g.kernel, **options)
     layers[""] = layer
+    weight = transpose(value.weight, g.groups) if g.transposed else value.weight
     channels_last = g.axes == 2 and any(_channels_last(module.weight) for module in old)
-    layer.weight.data = value.weight.to(like.dtype).contiguous(
+    layer.weight.data = weight.to(like.dtype).contiguous(
         memory_format=torch.channels_last if channels_last else torch.contiguous_format
     )
     if region.mapped:

@@ -12,12 +12,14 @@ from torch import Tensor, fx, nn
 from fold.canonical import canonicalise
 from fold.errors import InputError
 from fold.foreign import is_foreign_leaf, leaf_functions
-from fold.graph import Elementwise, Opaque, add_shapes, first_line, module_of
+from fold.graph import AVERAGES, Elementwise, Opaque, add_shapes, first_line, module_of
 
 Activation = type[nn.Module] | Callable[[Tensor], Tensor]
 
 
-def trace(model: nn.Module, example: Tensor, activations: Collection[Activation] = ()) -> fx.GraphModule:
+def trace(
+    model: nn.Module, example: Tensor, activations: Collection[Activation] = (), average_pooling: bool = False
+) -> fx.GraphModule:
     """A copy of ``model`` as a graph, with the shape of every value in ``node.meta["shape"]``.
 
     Every activation is a module of its own in it, used at one place; nothing is in place; see `fold.canonical`.
@@ -30,6 +32,7 @@ def trace(model: nn.Module, example: Tensor, activations: Collection[Activation]
         example: one input batch `[batch, in, *spatial]`; only its shape, dtype and device matter.
         activations: elementwise functions and module classes that count as activations too, such as a custom Swish.
             A function is recognised where a ``forward`` calls it by a global name.
+        average_pooling: take average poolings for the convolutions that they are, so that they merge with others.
 
     Raises:
         InputError: the module cannot be traced, or does not accept ``example``.
@@ -50,6 +53,9 @@ def trace(model: nn.Module, example: Tensor, activations: Collection[Activation]
         ) from error
     traced = fx.GraphModule(model, graph, class_name=type(model).__name__)
     canonicalise(traced, example, {function: lambda f=function: Elementwise(f) for function in functions})
+    for module in traced.modules():
+        if isinstance(module, AVERAGES) and average_pooling:
+            module.as_convolution = True
     _mark_shared(traced)
     add_shapes(traced, example)
     for name, module in traced.named_modules():

@@ -142,7 +142,7 @@ def _walk(
                 biased=before.biased or op.biased,
                 opened=before.opened and not op.weighted,
                 weighted=before.weighted or op.weighted,
-                mapped=before.mapped or (not any_padding and _border(node, before, op) != _EXACT),
+                mapped=before.mapped or (_is_mapped(op, any_padding) and _border(node, before, op) != _EXACT),
             )
     return walk
 
@@ -157,6 +157,9 @@ def _refusal(node: fx.Node, before: Value, op: AffineOp, any_padding: bool, poli
     """Why ``op`` cannot be merged with the value that it reads; None where it can."""
     if before.geometry.axes != op.geometry.axes:
         return f"{describe(node)} works on another axis of {describe(op.input)} than the layers before it"
+    for one, other in ((before.geometry, op.geometry), (op.geometry, before.geometry)):
+        if one.transposed and not other.is_pointwise:
+            return f"{describe(node)}: a transposed convolution merges with pointwise layers only"
     border = _border(node, before, op)
     if border != _EXACT:
         # without a weighted layer before it there is nothing to merge, so nothing to hoist for
@@ -164,11 +167,19 @@ def _refusal(node: fx.Node, before: Value, op: AffineOp, any_padding: bool, poli
             return f"{describe(node)} pads the output of {describe(op.input)}"
         if before.before:
             return f"{describe(node)} pads behind {describe(before.base)}, so merging is wrong at the borders"
-        if not any_padding and not (border == _BIAS_ONLY and before.opened):
+        may_be_mapped = border == _BIAS_ONLY and before.opened
+        if op.geometry.transposed and not may_be_mapped:
+            return f"{describe(node)} spreads the bias of the layers before it unevenly at the borders"
+        if not any_padding and not may_be_mapped:
             return f"{describe(node)} pads inside the region, so merging is wrong at the borders; hoist_padding first"
     if op.weighted and before.weighted:
         return policy(node, before, op, before.geometry.then(op.geometry))
     return None
+
+
+def _is_mapped(op: AffineOp, any_padding: bool) -> bool:
+    """Whether a bias that is wrong at the borders gets a map: else it is hoisting that mends it."""
+    return op.geometry.transposed or not any_padding
 
 
 _EXACT, _BIAS_ONLY, _WRONG = "exact", "bias only", "wrong"
@@ -178,6 +189,8 @@ def _border(node: fx.Node, before: Value, op: AffineOp) -> str:
     """Whether the zeros that ``op`` pads are what the value before it would be there; or would be without its bias."""
     if before.anchor is op.input:
         return _EXACT
+    if op.geometry.transposed:  # reaches fewer pixels at the borders
+        return _BIAS_ONLY if before.biased else _EXACT
     found = _EXACT
     for axis, ((lo, _), stride, span) in enumerate(
         zip(op.geometry.padding, op.geometry.stride, op.geometry.span, strict=True)

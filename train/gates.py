@@ -45,7 +45,11 @@ class Linearizable(Opaque):
 
 
 def linearize(
-    model: nn.Module, example: Tensor, gate: str = "foldable", activations: Collection[Activation] = ()
+    model: nn.Module,
+    example: Tensor,
+    gate: str = "foldable",
+    activations: Collection[Activation] = (),
+    average_pooling: bool = False,
 ) -> fx.GraphModule:
     """A trainable copy of ``model`` with a gate around its activations, one per call site; ``model`` is not modified.
 
@@ -56,11 +60,12 @@ def linearize(
             in the paper.
         activations: elementwise functions and module classes to be taken for activations beside those of
             ``torch.nn``, see `fold.trace.trace`.
+        average_pooling: the network will be folded with its average poolings merged.
 
     Raises:
         InputError: the network cannot be traced, or has no such activation.
     """
-    traced = trace(model, example, activations)
+    traced = trace(model, example, activations, average_pooling)
     if gate not in ("foldable", "all"):
         raise InputError(f"gate {gate!r}: unknown; give 'foldable' or 'all'")
     activations = [node for node in traced.graph.nodes if is_activation(node)]
