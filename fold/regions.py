@@ -15,7 +15,7 @@ from torch import fx, nn
 from fold.affine import Geometry
 from fold.graph import is_activation, module_of
 from fold.layers import AffineOp, describe, is_weighted, positions
-from fold.walk import Step, Value, Walk, absorbs, read_steps, settle
+from fold.walk import Step, Value, Walk, is_materialised, read_steps, settle
 
 
 @dataclass(frozen=True)
@@ -135,8 +135,7 @@ def _collect(steps: list[Step], removed: frozenset[fx.Node], walk: Walk) -> tupl
     regions, merged = [], set()
     for step in steps:
         node, value = step.node, walk.values[step.node]
-        materialised = node in walk.why_anchor or not all(absorbs(walk, walk.why_anchor, node, u) for u in node.users)
-        if value.anchor is node or not materialised:
+        if value.anchor is node or not is_materialised(walk, node):
             continue
         within = [steps[i] for i in sorted(order[n] for n in value.nodes)]
         layers = {inner.node for inner in within if inner.weighted}

@@ -11,6 +11,7 @@ be hoisted to the region's first layer (`fold.padding`), or the value is cut bef
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 
@@ -71,6 +72,7 @@ class Value:
     weighted: bool = False
     before: tuple[fx.Node, ...] = ()  # what the convolution reads is these applied to the anchor
     mapped: bool = False
+    trailing: fx.Node | None = None  # the first of ``before`` behind which no weighted layer has come yet
 
     @property
     def base(self) -> fx.Node:
@@ -95,7 +97,7 @@ def settle(steps: list[Step], removed: frozenset[fx.Node], any_padding: bool, po
     cuts: dict[fx.Node, str] = {}
     while True:
         walk = _walk(steps, removed, any_padding, policy, cuts)
-        demanded = walk.demanded or _computed_twice(steps, walk, cuts)
+        demanded = walk.demanded or _computed_twice(steps, walk, cuts) or _moved_in_vain(steps, walk)
         if not demanded:
             return walk
         cuts |= demanded
@@ -142,6 +144,7 @@ def _walk(
                 biased=before.biased or op.biased,
                 opened=before.opened and not op.weighted,
                 weighted=before.weighted or op.weighted,
+                trailing=None if op.weighted else before.trailing,
                 mapped=before.mapped or (_is_mapped(op, any_padding) and _border(node, before, op) != _EXACT),
             )
     return walk
@@ -225,7 +228,8 @@ def _commuted(step: Step, read: Callable[[fx.Node], Value]) -> Value | None:
     if axes is None or (axes != value.geometry.axes and value.geometry.groups > 1):
         return None
     nodes, before = value.nodes | {step.node}, (*value.before, step.node)
-    return replace(value, geometry=value.geometry.on(axes), nodes=nodes, before=before)
+    trailing = value.trailing or step.node
+    return replace(value, geometry=value.geometry.on(axes), nodes=nodes, before=before, trailing=trailing)
 
 
 def _join(step: Step, parts: list[Value], anchor: Callable[[fx.Node, str], Value]) -> Value:
@@ -255,11 +259,30 @@ def _join(step: Step, parts: list[Value], anchor: Callable[[fx.Node, str], Value
         any(part.weighted for part in parts),
         parts[0].before,
         any(part.mapped for part in parts),
+        parts[0].trailing,
     )
 
 
-def absorbs(walk: Walk, cuts: Collection[fx.Node], node: fx.Node, user: fx.Node) -> bool:
-    """Whether the value of ``user`` has ``node`` in it, so that ``node`` itself need not exist for it."""
+def is_materialised(walk: Walk, node: fx.Node) -> bool:
+    """Whether the value of ``node`` has to exist because something reads it that does not have it inside."""
+    return node in walk.why_anchor or not all(_absorbs(walk, walk.why_anchor, node, user) for user in node.users)
+
+
+def _moved_in_vain(steps: list[Step], walk: Walk) -> dict[fx.Node, str]:
+    """The inputs of operations that moved before a merged layer for nothing: none follows, and no work is saved."""
+    cuts = {}
+    for step in steps:
+        first = walk.values[step.node].trailing
+        if first is not None and is_materialised(walk, step.node):
+            axes = walk.values[first.args[0]].geometry.axes
+            after = walk.values[step.node].geometry.axes
+            if math.prod(positions(step.node, after)) >= math.prod(positions(first.args[0], axes)):
+                cuts[first.args[0]] = f"{describe(first)} comes behind it, and no layer to merge with"
+    return cuts
+
+
+def _absorbs(walk: Walk, cuts: Collection[fx.Node], node: fx.Node, user: fx.Node) -> bool:
+    """Whether the value of ``user`` has ``node`` in it."""
     return node not in cuts and user in walk.values and node in walk.values[user].nodes
 
 
@@ -270,7 +293,7 @@ def _computed_twice(steps: list[Step], walk: Walk, cuts: dict[fx.Node, str]) -> 
     for step in reversed(steps):
         node = step.node
         value = walk.values[node]
-        readers = [user for user in node.users if absorbs(walk, cuts, node, user)]
+        readers = [user for user in node.users if _absorbs(walk, cuts, node, user)]
         own = frozenset({node}) if len(readers) < len(node.users) or not node.users else frozenset()
         reached = own.union(*(targets[user] for user in readers))
         targets[node] = reached

@@ -113,3 +113,30 @@ def test_the_head_of_a_classifier():
     (candidate,) = scan(network, EXAMPLE).candidates
     assert candidate.activations == ("2",)
     assert candidate.macs == (8 * WIDTH * 15 * 13 + 8 * 3, WIDTH * 3)
+
+
+@pytest.mark.parametrize(
+    ("last", "moves"),
+    [(nn.AdaptiveAvgPool2d(1), True), (nn.Upsample(scale_factor=2), False), (nn.Flatten(2), False)],
+)
+def test_what_comes_behind_the_last_layer_moves_only_where_that_saves_work(last, moves):
+    """A pooling: the merged layer then runs on one pixel. Not an upsampling, nor what only changes the shape."""
+    layers = nn.Conv2d(WIDTH, 6, 1), removed_activation(), nn.Conv2d(6, 5, 1), last, nn.ReLU()
+    network = nn.Sequential(*layers).double().eval()
+    result = fold(network, DOUBLE)
+    assert len(result.folded) == 1
+    calls = [node.target for node in result.model.graph.nodes if node.op == "call_module"]
+    assert calls == (["3", "0_2", "4"] if moves else ["0_2", "3", "4"])
+    assert difference(result.model(noise()), network(noise())) <= 1e-12
+
+
+def test_layers_between_two_transpositions_stay_linear():
+    """The token mixing of an MLP-Mixer."""
+    network = Calls(
+        lambda m, x: m.b(m.act(m.a(m.norm(x).transpose(1, 2)))).transpose(1, 2) + x,
+        norm=nn.LayerNorm(WIDTH), a=nn.Linear(7, 16), act=removed_activation(), b=nn.Linear(16, 7),
+    ).double().eval()  # fmt: skip
+    x = torch.randn(2, 7, WIDTH, dtype=torch.float64)
+    result = fold(network, x)
+    assert [type(result.model.get_submodule(merge.name)) for merge in result.folded] == [nn.Linear]
+    assert difference(result.model(x), network(x)) <= 1e-12
