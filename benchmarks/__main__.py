@@ -4,16 +4,17 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks import folding, kernels, report
+from benchmarks import folding, gates, kernels, report
 from fold.files import write_json
 from trt_bench import cli
 from trt_bench.errors import InputError
 
-BENCHMARKS = {"fold": folding.run, "kernels-resnet": kernels.resnet, "kernels-vgg": kernels.vgg}
+BENCHMARKS = {"fold": folding.run, "gates": gates.run, "kernels-resnet": kernels.resnet, "kernels-vgg": kernels.vgg}
 
 EXAMPLE = """\
 benchmarks:
   fold            fold.fold from end to end on ResNet-20 and ResNet-56, half a minute
+  gates           a training step of ResNet-20 with gates against one without, half a minute
   kernels-resnet  merged kernels by autograd and by fold.affine at the widths of ResNet-20 and -56, half a minute
   kernels-vgg     the same at the widths of VGG16, ten minutes
 

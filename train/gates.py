@@ -10,6 +10,7 @@ from collections.abc import Collection
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
+from torch.autograd.function import once_differentiable
 
 from fold.checkpoint import removed_activation
 from fold.errors import InputError
@@ -36,12 +37,33 @@ class Linearizable(Opaque):
         self.alpha.data.clamp_(min=0)
         alpha = self.alpha.to(x.dtype)
         if type(self.activation) is nn.ReLU and x.is_cuda:
-            return F.prelu(x, alpha.reshape(1))  # the same function in one kernel; on a CPU it is the slower one
+            return F.prelu(x, alpha.reshape(1))  # the same function in one kernel
+        if type(self.activation) is nn.ReLU and x.dtype in (torch.float32, torch.float64):
+            return _GatedReLU.apply(x, alpha)
         y = self.activation(x)
         return y + alpha * (x - y)
 
     def extra_repr(self) -> str:
         return f"alpha={self.alpha.item():.3f}"
+
+
+class _GatedReLU(torch.autograd.Function):
+    """The gate of a ReLU on a CPU, where the backward pass of PReLU is slow: `benchmarks.gates` has the ratios."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, alpha: Tensor) -> Tensor:
+        ctx.slope = alpha.item()
+        ctx.save_for_backward(x)
+        return F.leaky_relu(x, ctx.slope)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        (x,) = ctx.saved_tensors
+        negative = x.clamp(max=0)
+        stored = range(x.ndim) if x.is_contiguous() else (0, *range(2, x.ndim), 1)  # so that flattening need not copy
+        flat = (tensor.permute(*stored).reshape(-1) for tensor in (gradient, negative))
+        return torch.ops.aten.leaky_relu_backward(gradient, x, ctx.slope, False), torch.dot(*flat)
 
 
 def linearize(

@@ -49,6 +49,25 @@ def test_a_gate_at_0_changes_nothing_and_the_model_is_not_modified():
     assert all(p.grad is None for p in model.parameters())
 
 
+@pytest.mark.parametrize("activation", [nn.ReLU(), nn.ReLU6(), nn.GELU()])
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (3, 4), (2, 3, 5)])
+def test_gradients(activation, shape):
+    gate = Linearizable(activation).double()
+    x = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    for alpha in (0.0, 0.4, 1.0, 1.3):
+
+        def value(x, alpha):
+            return torch.func.functional_call(gate, {"alpha": alpha}, (x,))
+
+        alpha = torch.tensor(alpha, dtype=torch.float64)
+        torch.testing.assert_close(value(x, alpha), alpha * x + (1 - alpha) * activation(x))
+        # away from 0, below which alpha is clipped
+        assert torch.autograd.gradcheck(value, (x, (alpha + 0.1).requires_grad_()))
+        if len(shape) == 4:
+            last = x.detach().contiguous(memory_format=torch.channels_last).requires_grad_()
+            assert torch.autograd.gradcheck(value, (last, (alpha + 0.1).requires_grad_()))
+
+
 def test_gates_go_where_layers_can_merge():
     assert list(gates(linearize(Block(), EXAMPLE))) == ["relu"]
     gated = linearize(build("resnet20", 10), torch.zeros(1, 3, 32, 32))
