@@ -97,7 +97,7 @@ def settle(steps: list[Step], removed: frozenset[fx.Node], any_padding: bool, po
     cuts: dict[fx.Node, str] = {}
     while True:
         walk = _walk(steps, removed, any_padding, policy, cuts)
-        demanded = walk.demanded or _computed_twice(steps, walk, cuts) or _moved_in_vain(steps, walk)
+        demanded = _computed_twice(steps, walk, cuts) or walk.demanded or _moved_in_vain(steps, walk)
         if not demanded:
             return walk
         cuts |= demanded

@@ -18,7 +18,7 @@ from train import config, data, loop
 from train.choose import choose
 from train.gates import THRESHOLD, gates, harden, linearize
 from train.loop import Hyperparameters
-from train.models import MODELS, apply_weights, arguments_from_weights, build, find, load_weights
+from train.models import MODELS, apply_weights, arguments_from_weights, build, find, load_weights, split_gates
 
 _EPILOG = """\
 example, from weights to a network that `python -m fold` folds:
@@ -95,7 +95,7 @@ def _hyperparameters(parser: argparse.ArgumentParser, epochs: int, lr: float) ->
 
 def _pretrain(options: argparse.Namespace) -> None:
     find(options.model)
-    weights = None if options.weights is None else load_weights(options.weights)
+    weights, given_gates = (None, {}) if options.weights is None else split_gates(load_weights(options.weights))
     dataset = data.load(options.data)
     model, arguments = _network(options, dataset, weights)
     config.enter(
@@ -121,6 +121,13 @@ def _pretrain(options: argparse.Namespace) -> None:
         "classes": list(dataset.classes),
         "accuracy": {"original": _accuracy(model, dataset)},
     }
+    if given_gates:
+        recipe["gates"] = given_gates
+        print(
+            f"note: {options.weights} has {len(given_gates)} gates, of which prefold takes the values; the original "
+            "network, without them, is not what these weights were trained for",
+            file=sys.stderr,
+        )
     data.save_eval_set(options.run / "eval.npz", dataset)
     _write(path, model, recipe)
 
@@ -151,10 +158,12 @@ def _prefold(options: argparse.Namespace) -> None:
     if _done(path, "prefold"):
         return
     dataset = data.load(config.settings(options.run, "pretrain")["data"])
-    gated = linearize(model, _example(recipe), options.gate)
+    recipe["gate"] = "all" if recipe.get("gates") else options.gate  # given gates may stand anywhere
+    gated = linearize(model, _example(recipe), recipe["gate"])
+    for name, alpha in recipe.get("gates", {}).items():
+        gates(gated)[name].alpha.data.fill_(alpha)
     loop.train(gated, dataset, options.run, "prefold", _hyperparameters_of(options))
     recipe["stage"] = "prefold"
-    recipe["gate"] = options.gate
     recipe["gates"] = {name: gate.alpha.item() for name, gate in gates(gated).items()}
     recipe["accuracy"]["prefold"] = _accuracy(gated, dataset)
     _write(path, gated, recipe)

@@ -56,7 +56,7 @@ def test_it_writes_down_what_happened(tmp_path, capsys):
     written = rows(tmp_path)
     assert [(row["stage"], row["epoch"]) for row in written] == [("prefold", "1"), ("prefold", "2"), ("prefold", "3")]
     alphas = {name: gate.alpha.item() for name, gate in gates(model).items()}
-    assert {name: float(written[-1][name]) for name in alphas} == alphas and len(alphas) == 12
+    assert {name: float(written[-1][name]) for name in alphas} == alphas and len(alphas) == 13
     assert float(written[-1]["accuracy"]) == accuracy(model, data.test, data)
     assert (tmp_path / "gates.png").read_bytes().startswith(b"\x89PNG")
     out, err = capsys.readouterr()

@@ -106,6 +106,25 @@ def test_a_finished_stage_is_not_repeated(copied, capsys):
     assert (copied / "prefold.safetensors").stat().st_mtime_ns == before
 
 
+def test_weights_with_gates_of_the_original_code(images, tmp_path, capsys):
+    """They go on like a prefold checkpoint of ours, here without any training."""
+    state = build("resnet20", 2, shortcut="B", head="fc").state_dict()
+    names = [f"layer{stage}.{block}.alpha{n}.alpha" for stage in (1, 2, 3) for block in range(3) for n in (1, 2)]
+    given = {name: torch.tensor([0.3]) for name in names}
+    given["layer1.1.alpha1.alpha"] = given["layer2.1.alpha2.alpha"] = torch.tensor([0.95])
+    torch.save({**state, **given}, tmp_path / "prefold.ckpt")
+    network = ("--model", "resnet20", "--data", images, "--weights", tmp_path / "prefold.ckpt")
+    assert call("pretrain", "--run", tmp_path / "run", *network) == 0
+    assert "has 18 gates" in capsys.readouterr().err
+    for stage in ("prefold", "finetune"):
+        assert call(stage, "--run", tmp_path / "run", *FAST, "--epochs", "0") == 0
+    recipe, weights = checkpoint.read(tmp_path / "run" / "prefold.safetensors")
+    assert weights["layer3.2.relu_1.alpha"].item() == pytest.approx(0.3)
+    assert recipe["accuracy"].keys() == {"original", "prefold"}
+    recipe = checkpoint.load(tmp_path / "run" / "hardened.safetensors")[1]
+    assert recipe["removed"] == ["layer1.1.relu", "layer2.1.relu_1"]
+
+
 def test_config_tells_settings_and_versions(copied):
     config = json.loads((copied / "config.json").read_text())
     assert config["stages"]["prefold"]["settings"]["penalty"] == 0.25

@@ -4,7 +4,6 @@ import itertools
 import os
 import pickle
 import tarfile
-from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,8 @@ from torch import nn
 
 from fold.errors import InputError
 from train.data import RGB_MEAN, RGB_STD, normalise
-from train.models import MODELS, apply_weights, arguments_from_weights, build, load_weights
+from train.gates import gates, linearize
+from train.models import MODELS, apply_weights, arguments_from_weights, build, load_weights, split_gates
 
 SHARED = Path(__file__).parents[2].parent / "shared"
 VARIANTS = [(name, {}) for name in MODELS] + [
@@ -269,18 +269,28 @@ def test_files_without_a_state_dict_are_refused(tmp_path, content):
     assert "save model.state_dict()" in refused(load_weights, tmp_path / "weights.pt")
 
 
-def test_gated_checkpoint_of_the_original_code_is_refused(tmp_path, small):
-    state = OrderedDict(small.state_dict())
-    state["module.layer1.0.alpha1.alpha"] = torch.zeros(1)
-    torch.save(state, tmp_path / "prefold.ckpt")
-    assert "not read yet" in refused(load_weights, tmp_path / "prefold.ckpt")
+def test_gates_of_the_original_code_are_split_off(small):
+    state = {
+        **small.state_dict(),
+        "layer2.1.alpha1.alpha": torch.tensor([0.25]),
+        "layer3.0.alpha2.alpha": torch.ones(1),
+    }
+    weights, given = split_gates(state)
+    assert given == {"layer2.1.relu": 0.25, "layer3.0.relu_1": 1.0}
+    assert weights.keys() == small.state_dict().keys()
 
 
 # ---- published weights
 
 
-def test_shipped_prefold_checkpoint_is_refused_by_name():
-    assert "Layer-Folding" in refused(load_weights, shared("models/layer-folding-prefold-resnet20.ckpt"))
+def test_shipped_prefold_checkpoint():
+    weights, given = split_gates(load_weights(shared("models/layer-folding-prefold-resnet20.ckpt")))
+    arguments = arguments_from_weights("resnet20", weights)
+    assert arguments == {"num_classes": 10, "in_channels": 3, "shortcut": "B", "head": "fc"}
+    model = build("resnet20", **arguments)
+    apply_weights(model, weights, "the checkpoint")
+    assert list(given) == list(gates(linearize(model, torch.zeros(1, 3, 32, 32), gate="all")))[1:]  # not the stem's
+    assert sum(alpha >= 0.9 for alpha in given.values()) == 10
 
 
 @pytest.mark.parametrize(

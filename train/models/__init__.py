@@ -10,9 +10,9 @@ from torch import nn
 from fold.errors import InputError
 from train.models.cifar_resnet import CifarResNet
 from train.models.mobilenet import mobilenetv2, mobilenetv2_digits
-from train.models.weights import apply_weights, arguments_from_weights, load_weights
+from train.models.weights import apply_weights, arguments_from_weights, load_weights, split_gates
 
-__all__ = ["MODELS", "apply_weights", "arguments_from_weights", "build", "find", "load_weights"]
+__all__ = ["MODELS", "apply_weights", "arguments_from_weights", "build", "find", "load_weights", "split_gates"]
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     **{f"resnet{depth}": partial(CifarResNet, depth) for depth in (20, 32, 44, 56, 110)},

@@ -42,13 +42,23 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
     stray = [str(key) for key, value in state.items() if not (isinstance(key, str) and isinstance(value, Tensor))]
     if stray:
         raise InputError(f"weights {path}: {_some(stray)} is not a tensor with a name; save model.state_dict()")
-    weights = {_renamed(key): value for key, value in state.items()}
-    if any(re.search(r"layer\d+\.\d+\.alpha\d+\.alpha$", key) for key in weights):
-        raise InputError(
-            f"weights {path}: gated checkpoints of the original Layer-Folding code (alphaN.alpha) are not read yet; "
-            "give the weights of the network without gates"
-        )
-    return weights
+    return {_renamed(key): value for key, value in state.items()}
+
+
+def split_gates(state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """The weights of the network itself, and its gates by name, as `train.gates` calls them.
+
+    The code that the authors of Layer Folding published saves the gate of the N-th activation of a ResNet's block as
+    ``layerX.Y.alphaN.alpha``. Weights without such keys have no gates.
+    """
+    weights, gates = {}, {}
+    for key, value in state_dict.items():
+        found = re.fullmatch(r"(layer\d+\.\d+)\.alpha([12])\.alpha", key)
+        if found:
+            gates[found[1] + (".relu" if found[2] == "1" else ".relu_1")] = value.item()
+        else:
+            weights[key] = value
+    return weights, gates
 
 
 def arguments_from_weights(name: str, state_dict: Mapping[str, Tensor]) -> dict[str, object]:
