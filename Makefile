@@ -6,6 +6,7 @@ DATA    ?= digits
 RUN     ?= runs/$(MODEL)-$(notdir $(patsubst %/,%,$(DATA)))
 RUNTIME ?= auto
 BATCH   ?= 1
+N       ?= 10000
 # WEIGHTS, EPOCHS and LAMBDA: unset means the default of the stage.
 
 # OpenMP threads that spin while they wait make PyTorch many times slower on a machine that does anything else.
@@ -22,7 +23,7 @@ weights := $(if $(WEIGHTS),--weights '$(WEIGHTS)')
 lambda  := $(if $(LAMBDA),--lambda $(LAMBDA))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench lint prefold fold export trt-bench clean
+.PHONY: help setup demo test fuzz bench support lint prefold fold export trt-bench clean
 .NOTPARALLEL:
 
 help: ## list the targets and variables
@@ -30,7 +31,7 @@ help: ## list the targets and variables
 	@echo
 	@echo "  variables, here with their values:"
 	@echo "    MODEL=$(MODEL)  DATA=$(DATA)  RUN=$(RUN)  RUNTIME=$(RUNTIME)  BATCH=$(BATCH)"
-	@echo "    WEIGHTS=FILE  EPOCHS=N (0 skips training)  LAMBDA=X (depth penalty)  PYTHON=$(PYTHON)"
+	@echo "    WEIGHTS=FILE  EPOCHS=N (0 skips training)  LAMBDA=X (depth penalty)  N=$(N) (fuzz)  PYTHON=$(PYTHON)"
 	@echo
 	@echo "  example: make prefold fold export trt-bench MODEL=resnet20 DATA=cifar10/ WEIGHTS=resnet20.pt EPOCHS=10"
 
@@ -59,8 +60,14 @@ demo-stages:
 test: $(READY) ## all tests
 	@$(PY) -m pytest -q
 
+fuzz: $(READY) ## fold N random networks and check them; ten minutes
+	@FUZZ_EXAMPLES=$(N) $(PY) -m pytest -q tests/fold/test_fuzz.py
+
 bench: $(READY) ## what folding itself costs, side by side with the paper's code; ten minutes
 	@$(PY) -m benchmarks
+
+support: $(READY) ## which networks of torchvision and timm fold: docs/support.md; ten minutes
+	@$(PY) -m benchmarks.support -o docs/support.md
 
 lint: $(READY) ## style and format
 	@$(PY) -m ruff check .

@@ -1,0 +1,322 @@
+"""Which networks fold: some activations removed, padding hoisted, folded, and compared with the network before folding.
+
+    python -m benchmarks.support resnet18 mixnet_s     # the table of these two, on stdout
+    python -m benchmarks.support -o docs/support.md    # the page of all networks: `make support`
+
+Weights are random and nothing is downloaded. Exit codes: 0 every network passed, 1 one failed, and the table says how,
+2 bad input.
+"""
+
+from __future__ import annotations
+
+import gc
+import operator
+import re
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
+from pathlib import Path
+
+import torch
+from torch import Tensor, fx, nn
+
+from fold import CheckError, InputError, cost, fold, hoist_padding
+from fold.checkpoint import build
+from fold.cli import Parser, run
+from fold.files import write_text
+from fold.layers import BATCH_NORMS, is_weighted
+from fold.regions import Skipped, find_regions
+from fold.report import quantity
+from train import gates, harden, linearize
+
+SEED = 0
+BATCH = 2
+HALVES = 2  # random halves of the activations that each network has to do without
+TOLERANCE64, TOLERANCE32 = 1e-9, 1e-4  # largest difference over largest output
+LARGEST = 10_000_000  # weights of one merged layer; composing more takes minutes and gigabytes, and would never pay
+REASONS = 3  # shown per network, the most frequent first
+
+
+@dataclass(frozen=True)
+class Network:
+    """Where a network of the list comes from, the side of its square input in pixels, and arguments that it needs."""
+
+    source: str
+    pixels: int
+    arguments: dict = field(default_factory=dict)
+
+
+def _networks(source: str, pixels: int, names: str, **arguments: object) -> dict[str, Network]:
+    return {name: Network(source, pixels, arguments) for name in names.split()}
+
+
+# Images are small because a convolutional network folds in the same way at any size.
+NETWORKS = (
+    _networks("torchvision.models", 64, "alexnet vgg16_bn resnet18 resnet50 resnext50_32x4d wide_resnet50_2")
+    | _networks("torchvision.models", 64, "densenet121 mobilenet_v2 mobilenet_v3_large mnasnet1_0 shufflenet_v2_x1_0")
+    | _networks("torchvision.models", 64, "efficientnet_b0 efficientnet_v2_s regnet_y_400mf")
+    | _networks("torchvision.models", 64, "googlenet", init_weights=False)
+    | _networks("torchvision.models", 75, "inception_v3", init_weights=False)
+    | _networks("torchvision.models", 64, "squeezenet1_1 convnext_tiny")
+    | _networks("timm", 64, "mobilenetv2_100 mobilenetv2_140 efficientnet_lite0 efficientnet_lite4 repvgg_a0 resnet26d")
+    | _networks("timm", 64, "regnetx_002 hardcorenas_a fbnetc_100 darknet53 cspresnet50 dla34 hrnet_w18_small")
+    | _networks("timm", 64, "ghostnet_100 mixnet_s")
+    | _networks("torchvision.models", 64, "vit_b_16", image_size=64)
+    | _networks("torchvision.models", 64, "swin_t")
+    | _networks("timm", 64, "deit_tiny_patch16_224 mixer_s32_224", img_size=64)
+)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One folding: regions merged, errors over the largest output, (before, after) folding, and what stays and why."""
+
+    folded: int
+    error64: float
+    error32: float
+    layers: tuple[int, int]  # weighted, all of them
+    depth: tuple[int, int]  # weighted, on the longest path
+    macs: tuple[int, int]  # per image
+    skipped: tuple[Skipped, ...]
+
+    @property
+    def failure(self) -> str | None:
+        """What is wrong with the folded network; None if nothing is."""
+        if not self.error64 <= TOLERANCE64:  # also where it is not a number
+            return f"off by {self.error64:.0e} in float64"
+        if not self.error32 <= TOLERANCE32:
+            return f"off by {self.error32:.0e} in float32"
+        for before, after in (self.layers, self.depth):
+            if after > before:
+                return f"{before} weighted layers became {after}"
+        return None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A network in the table; its last trial is the one without all activations whose removal lets layers merge.
+
+    ``failure`` says why it does not pass; if it has no trials, where it stopped.
+    """
+
+    name: str
+    activations: int = 0
+    foldable: int = 0
+    trials: tuple[Trial, ...] = ()
+    failure: str | None = None
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = Parser(prog="python -m benchmarks.support", description=__doc__)
+    parser.add_argument("networks", nargs="*", metavar="NETWORK", help="one of the list; all of them by default")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write a page with the table to FILE")
+    options = parser.parse_args(arguments)
+    for name in options.networks:
+        if name not in NETWORKS:
+            raise InputError(f"{name}: not in the list; choose from {', '.join(NETWORKS)}")
+    rows = []
+    for name in options.networks or NETWORKS:
+        started = time.perf_counter()
+        rows.append(measure(name))
+        print(f"{name}: {rows[-1].failure or 'passes'}, {time.perf_counter() - started:.1f} s", file=sys.stderr)
+    if options.output:
+        write_text(options.output, page(rows))
+    else:
+        print(table(rows))
+    failed = [row.name for row in rows if row.failure]
+    if failed:
+        raise CheckError(f"{len(failed)} of {len(rows)} networks failed, the table says how: {', '.join(failed)}")
+
+
+def measure(name: str) -> Row:
+    """All trials of one network. Whatever goes wrong becomes the failure of its row: the other networks still run."""
+    network = NETWORKS[name]
+    torch.manual_seed(SEED)
+    try:
+        model = build(f"{network.source}:{name}", network.arguments).eval()
+        redraw_constants(model)
+        example = torch.randn(BATCH, 3, network.pixels, network.pixels)
+        gated = linearize(model, example, gate="all")
+        activations, foldable = list(gates(gated)), _foldable(model, example)
+        halves = [[activation for activation in activations if torch.rand(()) < 0.5] for _ in range(HALVES)]
+        scales = scaling(gated)
+        choices = [affordable(gated, [name for name in names if name not in scales]) for names in (*halves, foldable)]
+        trials = tuple(attempt(gated, example, removed) for removed in choices)
+    except Exception as error:
+        return Row(name, failure=f"{type(error).__name__}: {' '.join(str(error).split())}")
+    failure = next((trial.failure for trial in trials if trial.failure), None)
+    return Row(name, len(activations), len(foldable), trials, failure)
+
+
+def _foldable(model: nn.Module, example: Tensor) -> list[str]:
+    try:
+        return list(gates(linearize(model, example)))
+    except InputError:  # no activation is
+        return []
+
+
+def scaling(gated: fx.GraphModule) -> set[str]:
+    """The activations whose values multiply others, as in squeeze-and-excitation: without a bound on those factors the
+    network is a polynomial of such a high degree that it overflows.
+    """
+    multiply = (operator.mul, torch.mul, "mul")
+    products = [node for node in gated.graph.nodes if node.target in multiply]
+    return {x.target for node in products for x in node.all_input_nodes if len(node.all_input_nodes) == 2}
+
+
+def affordable(gated: fx.GraphModule, names: list[str]) -> set[str]:
+    """``names`` without some of those whose removal would merge layers into one of more than LARGEST weights."""
+    nodes = {node.target: node for node in gated.graph.nodes if node.op == "call_module"}
+    removed = set(names)
+    while True:
+        regions = find_regions(gated, [nodes[name] for name in removed], any_padding=True)[0]
+        large = [region for region in regions if region.removed and region.geometry.parameters > LARGEST]
+        if not large:
+            return removed
+        removed -= {node.target for region in large for node in region.removed[::2]}
+
+
+def attempt(gated: fx.GraphModule, example: Tensor, removed: set[str]) -> Trial:
+    """The network without the activations ``removed``, hoisted and folded, compared with what it was before folding."""
+    for name, gate in gates(gated).items():
+        gate.alpha.data.fill_(name in removed)
+    hard = harden(gated).eval()
+    randomise_statistics(hard, example)
+    hoisted = hoist_padding(hard, example)[0]
+    x = torch.randn_like(example)
+    with torch.no_grad():
+        expected32 = hoisted(x)
+        expected64 = hoisted.double()(x.double())
+    result = fold(hoisted, example.double())
+    before, after = (cost(network, example.double()) for network in (hoisted, result.model))
+    layers = _weighted(hoisted), _weighted(result.model)
+    with torch.no_grad():
+        error64 = max(_relative(result.model(x.double()), expected64), result.max_error)
+        error32 = _relative(result.model.float()(x), expected32)
+    trial = Trial(
+        len(result.folded), error64, error32, layers, (before.depth, after.depth), (before.macs, after.macs),
+        tuple(result.skipped),
+    )  # fmt: skip
+    del hard, hoisted, result
+    gc.collect()  # graphs refer to themselves: without this, those of several trials would be in memory at once
+    return trial
+
+
+def _relative(actual: Tensor, expected: Tensor) -> float:
+    return ((actual - expected).abs().max() / expected.abs().max()).item()
+
+
+def _weighted(traced: fx.GraphModule) -> int:
+    return sum(is_weighted(node) for node in traced.graph.nodes)
+
+
+def redraw_constants(model: nn.Module) -> None:
+    """Draw anew, in place, the parameters that start as constants and would hide mistakes: scales, biases, zeros."""
+    for name, p in model.named_parameters():
+        if p.min() != p.max():
+            continue
+        if p[:1].numel() > 1:  # a matrix, such as a classifier that starts at zero
+            nn.init.normal_(p, std=p[0].numel() ** -0.5)
+        else:
+            nn.init.uniform_(p, *((-0.5, 0.5) if name.endswith("bias") else (0.5, 1.5)))
+
+
+def randomise_statistics(model: nn.Module, x: Tensor) -> None:
+    """Give each BatchNorm, in place, random statistics near those of ``x``: means off by up to a deviation, variances
+    by up to a factor of two. So no value explodes on its way through, which would drown the errors.
+    """
+
+    def draw(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        variance, mean = torch.var_mean(inputs[0].transpose(0, 1).flatten(1), dim=1)
+        variance = variance.mean()  # that of one channel, over a few pixels, may be next to nothing
+        norm.running_mean.copy_(mean + variance.sqrt() * torch.empty_like(mean).uniform_(-1, 1))
+        norm.running_var.copy_(variance * torch.empty_like(mean).uniform_(0.5, 2))
+
+    hooks = [m.register_forward_pre_hook(draw) for m in model.modules() if isinstance(m, BATCH_NORMS)]
+    with torch.no_grad():
+        model(x)
+    for hook in hooks:
+        hook.remove()
+
+
+def table(rows: list[Row]) -> str:
+    """Markdown, a line for each network."""
+    header = (
+        "network", "from", "pixels", "foldable / activations", "regions folded", "depth", "MACs", "float64 error",
+        "float32 error", "what stays, and why",
+    )  # fmt: skip
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *map(_cells, rows)))
+
+
+def _cells(row: Row) -> list[str]:
+    network = NETWORKS[row.name]
+    cells = [row.name, network.source.partition(".")[0], str(network.pixels)]
+    if row.trials:
+        last = row.trials[-1]
+        cells += [
+            f"{row.foldable} / {row.activations}",
+            ", ".join(str(trial.folded) for trial in row.trials),
+            f"{last.depth[0]} => {last.depth[1]}",
+            " => ".join(map(quantity, last.macs)),
+            f"{max(trial.error64 for trial in row.trials):.0e}",
+            f"{max(trial.error32 for trial in row.trials):.0e}",
+            reasons(last.skipped),
+        ]
+    else:
+        cells += ["-"] * 7
+    if row.failure:
+        cells[-1] = f"**FAILED: {row.failure}**"
+    return [cell.replace("|", "\\|") for cell in cells]
+
+
+def reasons(skipped: tuple[Skipped, ...]) -> str:
+    """The most frequent reasons, each with the number of layers that it holds for."""
+    counts = Counter(category(entry.reason) for entry in skipped).most_common()
+    named = [f"{count}: {reason}" for reason, count in counts[:REASONS]]
+    rest = sum(count for _, count in counts[REASONS:])
+    return "<br>".join([*named, *([f"{rest}: other reasons"] if rest else [])]) or "nothing"
+
+
+def category(reason: str) -> str:
+    """A reason without the names in it: "the activation 0.relu (ReLU) comes" gives "the activation ReLU comes"."""
+    reason = re.sub(r"\S+ \((\w+)\)", r"\1", reason)  # modules: path (type)
+    reason = re.sub(r"\b([a-z]\w*?)_\d+\b", r"\1", reason)  # functions: name_number
+    return re.sub(r"\b\d+(\.\d+)?(x?)\b", r"N\2", reason)
+
+
+def page(rows: list[Row]) -> str:
+    """The table with what it means and how it came about."""
+    versions = ", ".join(f"{package} {_version(package)}" for package in ("torch", "torchvision", "timm"))
+    passed = sum(row.failure is None for row in rows)
+    command = " ".join(chain(["python -m benchmarks.support"], (row.name for row in rows if len(rows) < len(NETWORKS))))
+    return f"""\
+# Networks that fold
+
+{passed} of {len(rows)} networks pass. Written by `{command}` with {versions}, seed {SEED}.
+
+Each network, with random weights and random BatchNorm statistics, loses a random half of its activations, {HALVES}
+times anew, and then every activation whose removal lets weighted layers merge. Each time its padding is hoisted, it is
+folded, and the folded network is compared with the hoisted one on random images. It passes if the largest difference
+is at most {TOLERANCE64:.0e} of the largest output in float64 and {TOLERANCE32:.0e} in float32, and if neither number
+nor depth of its weighted layers grows. Activations stay where their values multiply others, as in
+squeeze-and-excitation, and some where a merged layer would have more than {quantity(LARGEST)} weights.
+
+Errors are the largest of all trials; regions folded are those of each. Depth (weighted layers on the longest path),
+MACs (multiply-accumulates per image, at this size) and what stays (how many layers, and why) are of the last trial.
+
+{table(rows)}
+"""
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # timm is optional; its networks fail, and say so
+        return "(not installed)"
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))
