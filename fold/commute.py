@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from fold.graph import AVERAGES, module_of
-from fold.layers import channel_axis
+from fold.graph import AVERAGES, channel_axis, module_of
 
 _ALIKE = (
     nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d,

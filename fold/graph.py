@@ -64,6 +64,30 @@ def is_activation(node: fx.Node) -> bool:
     return bool(known) and not node.meta.get("shared")
 
 
+def describe(node: fx.Node) -> str:
+    """How reports call a node: `layer1.0.relu (ReLU)`, `max_pool2d`, `input x`."""
+    if node.op == "call_module":
+        return f"{node.target} ({type(module_of(node)).__name__})"
+    if node.op == "placeholder":
+        return f"input {node.name}"
+    return node.name
+
+
+def channel_axis(node: fx.Node, axes: int) -> int:
+    """The axis of the channels in a value with ``axes`` spatial axes (0: channels last)."""
+    return 1 if axes else len(node.meta["shape"]) - 1
+
+
+def channels(node: fx.Node, axes: int) -> int:
+    """The number of channels of the tensor that ``node`` gives."""
+    return node.meta["shape"][channel_axis(node, axes)]
+
+
+def positions(node: fx.Node, axes: int) -> tuple[int, ...]:
+    """What a layer runs over in the tensor that ``node`` gives, per axis: pixels, or tokens where channels are last."""
+    return node.meta["shape"][2:] if axes else node.meta["shape"][1:-1]
+
+
 def add_module(traced: fx.GraphModule, name: str, module: nn.Module) -> str:
     """Add ``module`` under ``name``, with the first free suffix `_1`, `_2`, ... if that is taken; return its name."""
     taken = {path for path, _ in traced.named_modules(remove_duplicate=False)}

@@ -15,7 +15,8 @@ from torch import Tensor, fx, nn
 from fold.affine import Pads
 from fold.canonical import SamePad2d
 from fold.graph import AVERAGES, add_module, add_shapes, module_of
-from fold.layers import CONSTANT_PADS, CONVOLUTIONS, AffineOp, affine_op, conv_padding, operands
+from fold.layers import CONSTANT_PADS, CONVOLUTIONS, affine_op, conv_padding, operands
+from fold.operations import AffineOp
 from fold.regions import Region, find_regions
 from fold.trace import trace
 

@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 from torch import fx, nn
 
 from fold.affine import Geometry
-from fold.graph import is_activation, module_of
-from fold.layers import AffineOp, describe, is_weighted, positions
+from fold.graph import describe, is_activation, module_of, positions
+from fold.layers import is_weighted
+from fold.operations import AffineOp
 from fold.walk import Step, Value, Walk, is_materialised, read_steps, settle
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import math
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
@@ -13,16 +12,16 @@ from torch import Tensor, fx, nn
 
 from fold.affine import AffineConv, transpose
 from fold.border import BiasMap, bias_map
+from fold.check import check_regions, is_finite, randomise_statistics, relative, require
 from fold.commute import axes_after
 from fold.errors import CheckError, InputError
-from fold.graph import add_module, evaluate, module_of
+from fold.graph import add_module, channels, module_of
 from fold.layers import (
     BATCH_NORMS,
     CONVOLUTIONS,
     DROPOUTS,
     TRANSPOSED,
     affine_op,
-    channels,
     is_addition,
     is_concatenation,
     is_passthrough,
@@ -31,8 +30,6 @@ from fold.layers import (
 from fold.padding import pad_module
 from fold.regions import Region, Skipped, find_regions, foldable_activations
 from fold.trace import Activation, trace
-
-TOLERANCE = 1e-9  # of the largest value, in float64
 
 
 @dataclass(frozen=True)
@@ -102,7 +99,7 @@ def fold(model: nn.Module, example: Tensor, average_pooling: bool = False) -> Fo
     x = torch.randn(example.shape, generator=generator, dtype=torch.float64).to(example.device)
     with torch.no_grad():
         expected = copy.deepcopy(model).double()(x)
-        if not _is_finite(expected):
+        if not is_finite(expected):
             raise CheckError(
                 f"the output of {type(model).__name__} for random input is not finite, so that folding cannot be "
                 "checked; look for values that explode, for example where an activation is gone"
@@ -110,17 +107,17 @@ def fold(model: nn.Module, example: Tensor, average_pooling: bool = False) -> Fo
         exact = copy.deepcopy(traced).double()
         own = _in_copy(regions, traced, exact)
         values = [_compose(region) for region in own]
-        output, real = _check(exact, own, values, x)
+        output, real = check_regions(exact, own, values, x)
         remedy = "torch.fx does not see writes to views or under other names: write out of place"
-        _require(_relative(output, expected), "the graph that was traced", remedy)
-        whole = _relative(merge(exact, own, values)[0](x), expected)
-        _require(whole, "the folded network")
+        require(relative(output, expected), "the graph that was traced", remedy)
+        whole = relative(merge(exact, own, values)[0](x), expected)
+        require(whole, "the folded network")
         merged, names = merge(traced, regions, values)
-        _randomise_statistics(exact, generator)
+        randomise_statistics(exact, generator)
         for i, region in enumerate(own):
             if any(isinstance(module_of(node), BATCH_NORMS) for node in region.nodes):
                 values[i] = _compose(region)
-        _, randomised = _check(exact, own, values, x)
+        _, randomised = check_regions(exact, own, values, x)
     errors = [max(pair) for pair in zip(real, randomised, strict=True)]
     folded = [
         replace(describe_region(region), name=name, error=error)
@@ -289,81 +286,3 @@ def _name(region: Region) -> str:
         shared += 1
     parent = paths[0][:shared]
     return ".".join([*parent, "_".join("_".join(path[shared:]) for path in paths)])
-
-
-def _check(
-    exact: fx.GraphModule, regions: list[Region], values: list[AffineConv], x: Tensor
-) -> tuple[object, list[float]]:
-    """The output of ``exact`` for ``x``, and the relative error of each region's value on the way; all in float64."""
-    output, kept = _run(exact, x, {node for region in regions for node in (region.anchor, region.output)})
-    errors = []
-    for region, value in zip(regions, values, strict=True):
-        errors.append(_relative(value(_prepared(region, kept[region.anchor])), kept[region.output]))
-        _require(errors[-1], f"merging {', '.join(node.target for node in region.layers)}")
-    return output, errors
-
-
-def _prepared(region: Region, x: Tensor) -> Tensor:
-    """What the merged layer reads, of the anchor's value ``x``."""
-    for node in region.before:
-        x = evaluate(node, {node.args[0]: x})
-    return x
-
-
-def _require(error: float, what: str, remedy: str = "please report this") -> None:
-    if not error <= TOLERANCE:  # also where it is not a number
-        raise CheckError(f"{what} is off by {error:.1e} (relative, float64); {remedy}")
-
-
-def _run(traced: fx.GraphModule, x: Tensor, keep: set[fx.Node]) -> tuple[object, dict[fx.Node, Tensor]]:
-    """The output of the graph, and the values of the nodes in ``keep``."""
-    kept = {}
-
-    class Keep(fx.Interpreter):
-        def run_node(self, node: fx.Node) -> object:
-            value = super().run_node(node)
-            if node in keep:
-                kept[node] = value
-            return value
-
-    return Keep(traced).run(x), kept
-
-
-def _relative(actual: object, expected: object) -> float:
-    """The largest difference over the largest value, over all tensors of a (nested) output."""
-    if isinstance(expected, Tensor):
-        if not expected.numel():
-            return 0.0
-        actual, expected = actual.double(), expected.double()
-        scale = expected.abs().max().clamp_min(torch.finfo(torch.float64).tiny)
-        return ((actual - expected).abs().max() / scale).item()
-    if isinstance(expected, dict):
-        actual, expected = actual.values(), expected.values()
-    elif not isinstance(expected, (list, tuple)):
-        return 0.0 if actual == expected else math.inf
-    return max((_relative(a, e) for a, e in zip(actual, expected, strict=True)), default=0.0)
-
-
-def _is_finite(output: object) -> bool:
-    if isinstance(output, Tensor):
-        return bool(output.isfinite().all())
-    parts = output.values() if isinstance(output, dict) else output if isinstance(output, (list, tuple)) else ()
-    return all(map(_is_finite, parts))
-
-
-def _randomise_statistics(model: nn.Module, generator: torch.Generator) -> None:
-    """BatchNorm statistics and affine parameters away from 0 and 1, which would hide mistakes."""
-
-    def fill(tensor: Tensor | None, low: float, high: float) -> None:
-        if tensor is not None:
-            tensor.data.copy_(torch.rand(tensor.shape, generator=generator, dtype=torch.float64) * (high - low) + low)
-
-    for module in model.modules():
-        if isinstance(module, BATCH_NORMS):
-            for tensor, low, high in (
-                (module.running_mean, -1, 1),
-                (module.running_var, 0.5, 2),
-                (module.weight, 0.5, 1.5),
-                (module.bias, -1, 1),
-            ):
-                fill(tensor, low, high)

@@ -19,21 +19,17 @@ from torch import fx
 
 from fold.affine import Geometry
 from fold.commute import axes_after
-from fold.graph import module_of
+from fold.graph import channel_axis, channels, describe, module_of, positions
 from fold.layers import (
-    AffineOp,
     affine_op,
-    channel_axis,
-    channels,
     concatenated_axis,
-    describe,
     is_addition,
     is_concatenation,
     is_passthrough,
     is_weighted,
     operands,
-    positions,
-)  # fmt: skip
+)
+from fold.operations import AffineOp
 
 
 @dataclass(frozen=True)
