@@ -217,8 +217,7 @@ class AffineConv:
         """``after`` applied to the output of ``self``, as one convolution; raises as `Geometry.then` does."""
         first, second = self.geometry, after.geometry
         geometry = first.then(second)
-        taps = _contract(after.weight, second.groups, self.weight, first.groups)
-        merged = _place(taps, first, second, geometry)
+        merged = _compose(after.weight, second, self.weight, first, geometry)
         sums = after.weight.flatten(2).sum(2) if second.axes else after.weight
         blocks = sums.unflatten(0, (second.groups, -1))
         bias = after.bias + (blocks @ self.bias.unflatten(0, (second.groups, -1)).unsqueeze(2)).flatten()
@@ -280,36 +279,9 @@ def _regroup(weight: Tensor, groups: int, fewer: int) -> Tensor:
     return dense.flatten(3, 4).flatten(0, 2)
 
 
-def _contract(w2: Tensor, groups2: int, w1: Tensor, groups1: int) -> Tensor:
-    """Sum the middle channels out of two kernels: `[out, in / groups, *kernel2, *kernel1]` with gcd of the groups.
-
-    One batched matrix product. A depthwise operand is never made dense: the batch runs over the finer grouping,
-    which is possible whenever one number of groups divides the other.
-    """
-    groups = math.gcd(groups1, groups2)
-    if groups not in (groups1, groups2):
-        w1, groups1 = _regroup(w1, groups1, groups), groups
-    taps2, taps1 = w2.shape[2:], w1.shape[2:]
-    fine = max(groups1, groups2)
-    ratio = fine // groups2  # sub-blocks of the middle channels that one group of layer 2 spans
-    # left [fine, out/groups2 * taps2, middle/fine], right [fine, middle/fine, in/groups1 * taps1]
-    left = w2.flatten(2) if taps2 else w2.unsqueeze(2)
-    left = left.unflatten(1, (ratio, -1)).unflatten(0, (groups2, -1))  # [groups2, o, ratio, middle/fine, taps2]
-    left = left.permute(0, 2, 1, 4, 3).flatten(0, 1).flatten(1, 2)
-    right = w1.flatten(2) if taps1 else w1.unsqueeze(2)
-    inputs = right.shape[1]
-    right = right.unflatten(0, (fine, -1)).flatten(2)
-    taps = (left @ right).unflatten(1, (-1, math.prod(taps2))).unflatten(3, (inputs, -1))
-    # [fine = (groups2, ratio), o, taps2, inputs, taps1] -> [out = (groups2, o), in = (ratio, inputs), taps2, taps1]
-    taps = taps.unflatten(0, (groups2, ratio)).permute(0, 2, 1, 4, 3, 5).flatten(2, 3).flatten(0, 1)
-    return taps.reshape(*taps.shape[:2], *taps2, *taps1)
-
-
-def _place(taps: Tensor, first: Geometry, second: Geometry, merged: Geometry) -> Tensor:
-    """Add `[out, in / groups, *kernel2, *kernel1]` up at the taps of the merged kernel."""
-    if math.prod(first.kernel) == 1 or math.prod(second.kernel) == 1:
-        return taps.reshape(*taps.shape[:2], *merged.kernel)
-    weight = taps.new_zeros((*taps.shape[:2], *merged.kernel))
+def _compose(w2: Tensor, second: Geometry, w1: Tensor, first: Geometry, merged: Geometry) -> Tensor:
+    """The kernel of layer 2 after layer 1: one tap of layer 2 at a time, so that no product of all taps is stored."""
+    weight = w1.new_zeros((merged.out_channels, merged.in_channels // merged.groups, *merged.kernel))
     for index in product(*(range(k) for k in second.kernel)):
         where = tuple(
             _taps(c * s1 * d2 // step, d1 // step, k1)
@@ -317,8 +289,28 @@ def _place(taps: Tensor, first: Geometry, second: Geometry, merged: Geometry) ->
                 index, first.stride, second.dilation, merged.dilation, first.dilation, first.kernel, strict=True
             )
         )
-        weight[(slice(None), slice(None), *where)] += taps[(slice(None), slice(None), *index)]
+        weight[(slice(None), slice(None), *where)] += _contract(w2[(..., *index)], second.groups, w1, first.groups)
     return weight
+
+
+def _contract(w2: Tensor, groups2: int, w1: Tensor, groups1: int) -> Tensor:
+    """Sum the middle channels out of `[out, middle / groups2]` and `[middle, in / groups1, *kernel1]`.
+
+    Gives `[out, in / groups, *kernel1]` with the gcd of the groups, by one batched matrix product. A depthwise operand
+    is never made dense: the batch runs over the finer grouping, which is possible whenever one number of groups divides
+    the other.
+    """
+    groups = math.gcd(groups1, groups2)
+    if groups not in (groups1, groups2):
+        w1, groups1 = _regroup(w1, groups1, groups), groups
+    fine = max(groups1, groups2)
+    ratio = fine // groups2  # sub-blocks of the middle channels that one group of layer 2 spans
+    # left [fine, out / groups2, middle / fine], right [fine, middle / fine, in / groups1 * taps1]
+    left = w2.unflatten(1, (ratio, -1)).unflatten(0, (groups2, -1)).transpose(1, 2).flatten(0, 1)
+    right = w1.flatten(1).unflatten(0, (fine, -1))
+    taps = (left @ right).unflatten(2, w1.shape[1:]).unflatten(0, (groups2, ratio))
+    # [groups2, ratio, o, inputs, *taps1] -> [out = (groups2, o), in = (ratio, inputs), *taps1]
+    return taps.transpose(1, 2).flatten(2, 3).flatten(0, 1)
 
 
 def _taps(start: int, step: int, count: int) -> slice:
