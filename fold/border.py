@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
-from fold.graph import Opaque, evaluate, module_of, tensor_of
+from fold.exact import run_region
+from fold.graph import Opaque, module_of
 from fold.regions import Region
 
 
@@ -29,11 +28,6 @@ class BiasMap(Opaque):
 
 def bias_map(region: Region) -> Tensor:
     """What ``region`` gives where its anchor is zero: the bias of each pixel, `[out, *spatial]`, in float64."""
-    like = next(node for node in region.layers)
-    anchor = module_of(like).weight.new_zeros(1, *region.anchor.meta["shape"][1:], dtype=torch.float64)
-    values: dict[fx.Node, Tensor] = {region.anchor: anchor}
-    for node in region.nodes:
-        values |= {x: tensor_of(x).double() for x in node.all_input_nodes if x not in values}
-        module = module_of(node)
-        values[node] = evaluate(node, values, None if module is None else copy.deepcopy(module).double())
-    return values[region.output].detach()[0]
+    like = module_of(region.layers[0]).weight
+    zeros = like.new_zeros(1, *region.anchor.meta["shape"][1:], dtype=torch.float64)
+    return run_region(region, zeros).detach()[0]

@@ -3,36 +3,45 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from fold.affine import AffineConv
 from fold.errors import CheckError
-from fold.graph import evaluate
+from fold.exact import run_region
+from fold.graph import evaluate, module_of
 from fold.layers import BATCH_NORMS
 from fold.regions import Region
 
 TOLERANCE = 1e-9  # of the largest value, in float64
+TRACE_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}  # others: of half precision
+HALF_TOLERANCE = 1e-2
 
 
-def check_regions(
-    exact: fx.GraphModule, regions: list[Region], values: list[AffineConv], x: Tensor
-) -> tuple[object, list[float]]:
-    """The output of ``exact`` for ``x``, and the relative error of each region's value on the way; all in float64."""
-    output, kept = _run(exact, x, {node for region in regions for node in (region.anchor, region.output)})
-    errors = []
-    for region, value in zip(regions, values, strict=True):
-        errors.append(relative(value(_prepared(region, kept[region.anchor])), kept[region.output]))
-        require(errors[-1], f"merging {', '.join(node.target for node in region.layers)}")
-    return output, errors
+def check_region(region: Region, value: AffineConv, compose: Callable[[Region], AffineConv], x: Tensor) -> float:
+    """The relative error of ``value`` as the value of ``region`` where the anchor is ``x`` (float64).
+
+    Where the region has BatchNorms, it is composed once more with random statistics, and the larger error counts.
+    Raises CheckError above TOLERANCE.
+    """
+    error = _error(region, value, x)
+    norms = [module for module in map(module_of, region.nodes) if isinstance(module, BATCH_NORMS)]
+    if norms:
+        with _random_statistics(norms):
+            error = max(error, _error(region, compose(region), x))
+    return error
 
 
-def _prepared(region: Region, x: Tensor) -> Tensor:
-    """What the merged layer reads, of the anchor's value ``x``."""
+def _error(region: Region, value: AffineConv, x: Tensor) -> float:
+    read = x
     for node in region.before:
-        x = evaluate(node, {node.args[0]: x})
-    return x
+        read = evaluate(node, {node.args[0]: read})
+    error = relative(value(read), run_region(region, x))
+    require(error, f"merging {', '.join(node.target for node in region.layers)}")
+    return error
 
 
 def require(error: float, what: str, remedy: str = "please report this") -> None:
@@ -41,18 +50,23 @@ def require(error: float, what: str, remedy: str = "please report this") -> None
         raise CheckError(f"{what} is off by {error:.1e} (relative, float64); {remedy}")
 
 
-def _run(traced: fx.GraphModule, x: Tensor, keep: set[fx.Node]) -> tuple[object, dict[fx.Node, Tensor]]:
-    """The output of the graph, and the values of the nodes in ``keep``."""
-    kept = {}
+def require_same_trace(traced: nn.Module, model: nn.Module, x: Tensor) -> None:
+    """Raise CheckError where the graph computes another function of ``x`` than the network, in their own precision."""
+    error = relative(traced(x), model(x))
+    if not error <= TRACE_TOLERANCE.get(x.dtype, HALF_TOLERANCE):
+        raise CheckError(
+            f"the graph that was traced is off by {error:.1e} (relative, {x.dtype}); torch.fx does not see writes to "
+            "views or under other names: write out of place"
+        )
 
-    class Keep(fx.Interpreter):
-        def run_node(self, node: fx.Node) -> object:
-            value = super().run_node(node)
-            if node in keep:
-                kept[node] = value
-            return value
 
-    return Keep(traced).run(x), kept
+def require_finite(output: object, what: str) -> None:
+    """Raise CheckError where there is an infinity or a NaN in any tensor of a (nested) output."""
+    if not _is_finite(output):
+        raise CheckError(
+            f"the output of {what} for random input is not finite, so that folding cannot be checked; look for values "
+            "that explode, for example where an activation is gone"
+        )
 
 
 def relative(actual: object, expected: object) -> float:
@@ -70,27 +84,25 @@ def relative(actual: object, expected: object) -> float:
     return max((relative(a, e) for a, e in zip(actual, expected, strict=True)), default=0.0)
 
 
-def is_finite(output: object) -> bool:
-    """Whether there is no infinity and no NaN in any tensor of a (nested) output."""
+def _is_finite(output: object) -> bool:
     if isinstance(output, Tensor):
         return bool(output.isfinite().all())
     parts = output.values() if isinstance(output, dict) else output if isinstance(output, (list, tuple)) else ()
-    return all(map(is_finite, parts))
+    return all(map(_is_finite, parts))
 
 
-def randomise_statistics(model: nn.Module, generator: torch.Generator) -> None:
-    """BatchNorm statistics and affine parameters away from 0 and 1, which would hide mistakes."""
-
-    def fill(tensor: Tensor | None, low: float, high: float) -> None:
-        if tensor is not None:
-            tensor.data.copy_(torch.rand(tensor.shape, generator=generator, dtype=torch.float64) * (high - low) + low)
-
-    for module in model.modules():
-        if isinstance(module, BATCH_NORMS):
-            for tensor, low, high in (
-                (module.running_mean, -1, 1),
-                (module.running_var, 0.5, 2),
-                (module.weight, 0.5, 1.5),
-                (module.bias, -1, 1),
-            ):
-                fill(tensor, low, high)
+@contextmanager
+def _random_statistics(norms: list[nn.Module]) -> Iterator[None]:
+    """Statistics and affine parameters away from 0 and 1, which would hide mistakes; the old ones come back."""
+    generator = torch.Generator().manual_seed(0)
+    bounds = {"running_mean": (-1, 1), "running_var": (0.5, 2), "weight": (0.5, 1.5), "bias": (-1, 1)}
+    drawn = [(getattr(norm, name), *ends) for norm in norms for name, ends in bounds.items()]
+    drawn = [(tensor.data, low, high) for tensor, low, high in drawn if tensor is not None]
+    before = [tensor.clone() for tensor, _, _ in drawn]
+    for tensor, low, high in drawn:
+        tensor.copy_(torch.rand(tensor.shape, generator=generator, dtype=torch.float64) * (high - low) + low)
+    try:
+        yield
+    finally:
+        for (tensor, _, _), old in zip(drawn, before, strict=True):
+            tensor.copy_(old)

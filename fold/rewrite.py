@@ -12,9 +12,10 @@ from torch import Tensor, fx, nn
 
 from fold.affine import AffineConv, transpose
 from fold.border import BiasMap, bias_map
-from fold.check import check_regions, is_finite, randomise_statistics, relative, require
+from fold.check import check_region, relative, require, require_finite, require_same_trace
 from fold.commute import axes_after
-from fold.errors import CheckError, InputError
+from fold.errors import InputError
+from fold.exact import run
 from fold.graph import add_module, channels, module_of
 from fold.layers import (
     BATCH_NORMS,
@@ -75,8 +76,8 @@ def fold(model: nn.Module, example: Tensor, average_pooling: bool = False) -> Fo
 
     The function computed stays the same up to rounding: a region that is not exact at its borders is left alone and
     listed in ``skipped`` (`hoist_padding` makes it exact, at the price of a change there). Before anything is
-    returned, original and merged network are compared in float64, and so is each region, as it is and with randomised
-    BatchNorm statistics. Nothing to fold gives ``folded == []``.
+    returned, original and merged network are compared in float64, and so is each region, as it is and with random
+    BatchNorm statistics; the network itself is never converted as a whole. Nothing to fold gives ``folded == []``.
 
     Args:
         model: a network in eval mode whose unwanted activations are gone; it is not modified.
@@ -95,30 +96,17 @@ def fold(model: nn.Module, example: Tensor, average_pooling: bool = False) -> Fo
             raise InputError(f"{what} is in training mode, where it is not a fixed map; call .eval() first")
     traced = trace(model, example, average_pooling=average_pooling)
     regions, skipped = find_regions(traced)
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(example.shape, generator=generator, dtype=torch.float64).to(example.device)
+    x = torch.randn(example.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(example.device)
     with torch.no_grad():
-        expected = copy.deepcopy(model).double()(x)
-        if not is_finite(expected):
-            raise CheckError(
-                f"the output of {type(model).__name__} for random input is not finite, so that folding cannot be "
-                "checked; look for values that explode, for example where an activation is gone"
-            )
-        exact = copy.deepcopy(traced).double()
-        own = _in_copy(regions, traced, exact)
-        values = [_compose(region) for region in own]
-        output, real = check_regions(exact, own, values, x)
-        remedy = "torch.fx does not see writes to views or under other names: write out of place"
-        require(relative(output, expected), "the graph that was traced", remedy)
-        whole = relative(merge(exact, own, values)[0](x), expected)
+        output, anchors = run(traced, x, {region.anchor for region in regions})
+        require_finite(output, type(model).__name__)
+        require_same_trace(traced, model, x.to(example.dtype))
+        values = [_compose(region) for region in regions]
+        errors = [check_region(r, v, _compose, anchors[r.anchor]) for r, v in zip(regions, values, strict=True)]
+        del anchors
+        whole = relative(run(merge(traced, regions, values, torch.float64)[0], x)[0], output)
         require(whole, "the folded network")
         merged, names = merge(traced, regions, values)
-        randomise_statistics(exact, generator)
-        for i, region in enumerate(own):
-            if any(isinstance(module_of(node), BATCH_NORMS) for node in region.nodes):
-                values[i] = _compose(region)
-        _, randomised = check_regions(exact, own, values, x)
-    errors = [max(pair) for pair in zip(real, randomised, strict=True)]
     folded = [
         replace(describe_region(region), name=name, error=error)
         for region, name, error in zip(regions, names, errors, strict=True)
@@ -154,12 +142,16 @@ def describe_region(region: Region) -> Merge:
 
 
 def merge(
-    traced: fx.GraphModule, regions: list[Region], values: list[AffineConv] | None = None
+    traced: fx.GraphModule,
+    regions: list[Region],
+    values: list[AffineConv] | None = None,
+    dtype: torch.dtype | None = None,
 ) -> tuple[fx.GraphModule, list[str]]:
     """``traced`` with each region replaced by one layer, and the names of the new layers. No check.
 
     ``traced`` is not modified; the layers that stay share their tensors with it. ``values`` are those of the regions
-    where they are known already. Works on the meta device too, where it costs nothing and gives the structure alone.
+    where they are known already, ``dtype`` is that of the new layers where it is not that of the old. Works
+    on the meta device too, where it costs nothing and gives the structure alone.
     """
     if values is None:
         with torch.no_grad():
@@ -173,7 +165,7 @@ def merge(
         with result.graph.inserting_before(output):
             for node in region.before:
                 x = result.graph.node_copy(nodes[node], lambda _, x=x: x)
-            for part, module in _layers(value, region).items():
+            for part, module in _layers(value, region, dtype).items():
                 path = add_module(result, name + part, module)
                 x = result.graph.call_module(path, (x,))
                 if not part:
@@ -201,21 +193,6 @@ def _drop_unused(traced: fx.GraphModule) -> None:
     traced.delete_all_unused_submodules()
 
 
-def _in_copy(regions: list[Region], traced: fx.GraphModule, copied: fx.GraphModule) -> list[Region]:
-    """The same regions, in a copy of their graph."""
-    nodes = dict(zip(traced.graph.nodes, copied.graph.nodes, strict=True))
-    return [
-        replace(
-            r,
-            anchor=nodes[r.anchor],
-            output=nodes[r.output],
-            nodes=tuple(nodes[node] for node in r.nodes),
-            before=tuple(nodes[node] for node in r.before),
-        )
-        for r in regions
-    ]
-
-
 def _compose(region: Region) -> AffineConv:
     """The region as one convolution of its anchor, in float64."""
     values: dict[fx.Node, AffineConv | None] = {region.anchor: None}  # None: the anchor itself
@@ -238,13 +215,14 @@ def _compose(region: Region) -> AffineConv:
     return replace(value, bias=bias_map(region)) if region.mapped else value
 
 
-def _layers(value: AffineConv, region: Region) -> dict[str, nn.Module]:
+def _layers(value: AffineConv, region: Region, dtype: torch.dtype | None) -> dict[str, nn.Module]:
     """The value as modules, by the ending of their names, in order: the layer itself, which is like those it replaces
     (no ending), before it one that pads, where a convolution cannot itself, and behind it one that adds a bias map.
     """
     old = [module_of(node) for node in region.layers]
     g, like, layers = value.geometry, old[0].weight, {}
-    options = {"dtype": like.dtype, "device": like.device, "bias": not region.mapped}
+    dtype = dtype or like.dtype
+    options = {"dtype": dtype, "device": like.device, "bias": not region.mapped}
     if g.axes == 0:
         layer = nn.utils.skip_init(nn.Linear, g.in_channels, g.out_channels, **options)
     else:
@@ -260,13 +238,13 @@ def _layers(value: AffineConv, region: Region) -> dict[str, nn.Module]:
     layers[""] = layer
     weight = transpose(value.weight, g.groups) if g.transposed else value.weight
     channels_last = g.axes == 2 and any(_channels_last(module.weight) for module in old)
-    layer.weight.data = weight.to(like.dtype).contiguous(
+    layer.weight.data = weight.to(dtype).contiguous(
         memory_format=torch.channels_last if channels_last else torch.contiguous_format
     )
     if region.mapped:
-        layers["_border"] = BiasMap(value.bias.to(like.dtype))
+        layers["_border"] = BiasMap(value.bias.to(dtype))
     else:
-        layer.bias.data = value.bias.to(like.dtype).clone()
+        layer.bias.data = value.bias.to(dtype).clone()
     trainable = any(p.requires_grad for node in region.nodes if module_of(node) for p in module_of(node).parameters())
     for module in layers.values():
         module.requires_grad_(trainable).train(old[0].training)

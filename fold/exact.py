@@ -1,0 +1,55 @@
+"""Run graphs and regions in float64, one layer at a time: the whole network never exists in float64."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection
+from itertools import chain
+
+import torch
+from torch import Tensor, fx, nn
+
+from fold.graph import evaluate, module_of, tensor_of
+from fold.regions import Region
+
+
+def run(traced: fx.GraphModule, x: Tensor, keep: Collection[fx.Node] = ()) -> tuple[object, dict[fx.Node, Tensor]]:
+    """The output of the graph for ``x`` (float64), and the values of the nodes in ``keep``."""
+    interpreter = _Exact(traced, keep)
+    return interpreter.run(x), interpreter.kept
+
+
+def run_region(region: Region, x: Tensor) -> Tensor:
+    """The output of ``region`` where its anchor is ``x`` (float64), layer by layer."""
+    values: dict[fx.Node, Tensor] = {region.anchor: x}
+    for node in region.nodes:
+        values |= {read: tensor_of(read).double() for read in node.all_input_nodes if read not in values}
+        module = module_of(node)
+        values[node] = evaluate(node, values, None if module is None else in_float64(module))
+    return values[region.output]
+
+
+def in_float64(module: nn.Module) -> nn.Module:
+    """``module`` itself if it has nothing to convert, else a copy in float64."""
+    tensors = chain(module.parameters(), module.buffers())
+    exact = all(t.dtype is torch.float64 or not t.is_floating_point() for t in tensors)
+    return module if exact else copy.deepcopy(module).double()
+
+
+class _Exact(fx.Interpreter):
+    def __init__(self, traced: fx.GraphModule, keep: Collection[fx.Node]):
+        super().__init__(traced)
+        self.keep, self.kept = keep, {}
+
+    def run_node(self, node: fx.Node) -> object:
+        value = super().run_node(node)
+        if node in self.keep:
+            self.kept[node] = value
+        return value
+
+    def call_module(self, target: str, args: tuple, kwargs: dict) -> object:
+        return in_float64(self.fetch_attr(target))(*args, **kwargs)
+
+    def get_attr(self, target: str, args: tuple, kwargs: dict) -> object:
+        value = super().get_attr(target, args, kwargs)
+        return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
