@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from itertools import chain
 
 import torch
@@ -25,15 +24,19 @@ def run_region(region: Region, x: Tensor) -> Tensor:
     for node in region.nodes:
         values |= {read: tensor_of(read).double() for read in node.all_input_nodes if read not in values}
         module = module_of(node)
-        values[node] = evaluate(node, values, None if module is None else in_float64(module))
+        values[node] = evaluate(node, values, None if module is None else _in_float64(module))
     return values[region.output]
 
 
-def in_float64(module: nn.Module) -> nn.Module:
-    """``module`` itself if it has nothing to convert, else a copy in float64."""
-    tensors = chain(module.parameters(), module.buffers())
-    exact = all(t.dtype is torch.float64 or not t.is_floating_point() for t in tensors)
-    return module if exact else copy.deepcopy(module).double()
+def _in_float64(module: nn.Module) -> Callable[..., object]:
+    """``module`` as a function that converts its parameters and buffers for the time of a call."""
+
+    def call(*args: object, **kwargs: object) -> object:
+        tensors = chain(module.named_parameters(), module.named_buffers())
+        exact = {name: tensor.double() for name, tensor in tensors if tensor.is_floating_point()}
+        return torch.func.functional_call(module, exact, args, kwargs)
+
+    return call
 
 
 class _Exact(fx.Interpreter):
@@ -48,7 +51,7 @@ class _Exact(fx.Interpreter):
         return value
 
     def call_module(self, target: str, args: tuple, kwargs: dict) -> object:
-        return in_float64(self.fetch_attr(target))(*args, **kwargs)
+        return _in_float64(self.fetch_attr(target))(*args, **kwargs)
 
     def get_attr(self, target: str, args: tuple, kwargs: dict) -> object:
         value = super().get_attr(target, args, kwargs)

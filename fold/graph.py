@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import chain, count
 
 import torch
@@ -47,7 +47,7 @@ def tensor_of(node: object) -> Tensor | None:
     return value.detach() if isinstance(value, Tensor) else None
 
 
-def evaluate(node: fx.Node, values: Mapping[fx.Node, object], module: nn.Module | None = None) -> Tensor:
+def evaluate(node: fx.Node, values: Mapping[fx.Node, object], module: Callable[..., object] | None = None) -> Tensor:
     """The output of ``node`` for given outputs of the nodes that it reads; ``module`` in place of the one it calls."""
     args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
     if node.op == "call_module":
