@@ -200,7 +200,7 @@ def _compose(region: Region) -> AffineConv:
     for node in region.nodes:
         parts = [values[x] for x in operands(node)]
         if is_addition(node) or is_concatenation(node):
-            axes = next((part.geometry.axes for part in parts if part is not None), region.geometry.axes)
+            axes = next((part.geometry.axes for part in parts if part is not None), len(node.meta["shape"]) - 2)
             one = AffineConv.identity(channels(region.anchor, axes), axes, like)
             join = AffineConv.plus if is_addition(node) else AffineConv.beside
             values[node] = functools.reduce(join, [part or one for part in parts])

@@ -140,3 +140,11 @@ def test_layers_between_two_transpositions_stay_linear():
     result = fold(network, x)
     assert [type(result.model.get_submodule(merge.name)) for merge in result.folded] == [nn.Linear]
     assert difference(result.model(x), network(x)) <= 1e-12
+
+
+def test_an_anchor_that_is_added_to_itself_before_a_pooling():
+    layers = {"a": nn.Conv2d(WIDTH, 3, 1), "act": removed_activation(), "b": nn.Conv2d(3, 5, 1)}
+    network = Calls(lambda m, x: m.b(m.act(m.a(x + x))).mean((2, 3)).relu(), **layers).double().eval()
+    result = fold(network, DOUBLE)
+    assert [merge.layers for merge in result.folded] == [("a", "b")]
+    assert difference(result.model(noise()), network(noise())) <= 1e-12
