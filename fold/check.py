@@ -52,7 +52,9 @@ def require(error: float, what: str, remedy: str = "please report this") -> None
 
 def require_same_trace(traced: nn.Module, model: nn.Module, x: Tensor) -> None:
     """Raise CheckError where the graph computes another function of ``x`` than the network, in their own precision."""
-    error = relative(traced(x), model(x))
+    expected = model(x)
+    require_finite(expected, f"{type(model).__name__} in {x.dtype}")
+    error = relative(traced(x), expected)
     if not error <= TRACE_TOLERANCE.get(x.dtype, HALF_TOLERANCE):
         raise CheckError(
             f"the graph that was traced is off by {error:.1e} (relative, {x.dtype}); torch.fx does not see writes to "

@@ -315,6 +315,14 @@ def test_an_output_that_is_not_finite_cannot_be_checked():
         fold(network, EXAMPLE)
 
 
+def test_an_overflow_in_the_precision_of_the_network_is_called_that():
+    network = nn.Sequential(*pair(), conv(5, 4), nn.ReLU()).eval()
+    network[3].weight.data.fill_(1e38)
+    network[3].bias.data.fill_(3e38)
+    with pytest.raises(CheckError, match=r"Sequential in torch.float32 for random input is not finite"):
+        fold(network, EXAMPLE)
+
+
 def test_a_graph_that_is_not_the_network_does_not_get_out():
     """Tracing cannot see that this view shares its memory with what is read later."""
 
