@@ -11,8 +11,8 @@ Command line: ``python -m fold --help``.
 
 from fold.cost import cost, depth
 from fold.errors import CheckError, InputError
+from fold.folding import FoldResult, Merge, Scan, fold, scan
 from fold.padding import hoist_padding
-from fold.rewrite import FoldResult, Merge, Scan, fold, scan
 
 __all__ = [
     "CheckError", "FoldResult", "InputError", "Merge", "Scan", "cost", "depth", "fold", "hoist_padding", "scan",

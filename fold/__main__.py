@@ -14,7 +14,7 @@ from fold.cost import cost
 from fold.errors import CheckError, InputError
 from fold.evalset import EvalSet, read_evalset
 from fold.files import write_json
-from fold.rewrite import FoldResult, fold, scan
+from fold.folding import FoldResult, fold, scan
 
 BATCH = 256
 TIE = 1e-4  # of the largest logit; classes closer than this may swap by float32 rounding

@@ -71,16 +71,20 @@ class Geometry:
         return tuple(d * (k - 1) + 1 for k, d in zip(self.kernel, self.dilation, strict=True))
 
     @property
+    def weights(self) -> int:
+        """Weights of this convolution."""
+        return self.out_channels * (self.in_channels // self.groups) * math.prod(self.kernel)
+
+    @property
     def parameters(self) -> int:
         """Weights and biases of this convolution."""
-        return self.out_channels * (self.in_channels // self.groups) * math.prod(self.kernel) + self.out_channels
+        return self.weights + self.out_channels
 
     def macs(self, output_size: tuple[int, ...]) -> int:
         """Multiply-accumulates for one image whose output has ``output_size`` pixels per axis."""
-        weights = self.out_channels * (self.in_channels // self.groups) * math.prod(self.kernel)
         if self.transposed:
             output_size = self.input_size(output_size)
-        return weights * math.prod(output_size)
+        return self.weights * math.prod(output_size)
 
     def input_size(self, output_size: tuple[int, ...]) -> tuple[int, ...]:
         """The pixels per axis from which a transposed convolution gives ``output_size``."""
@@ -181,7 +185,7 @@ class AffineConv:
 
     Only as the end of a composition, ``bias`` may also be a map `[out, *spatial']` with one number per pixel.
 
-    The dtype is that of its tensors, the same for all that are composed; `fold.rewrite` composes in float64.
+    The dtype is that of its tensors, the same for all that are composed; `fold.compose` composes in float64.
     """
 
     geometry: Geometry
@@ -281,6 +285,8 @@ def _regroup(weight: Tensor, groups: int, fewer: int) -> Tensor:
 
 def _compose(w2: Tensor, second: Geometry, w1: Tensor, first: Geometry, merged: Geometry) -> Tensor:
     """The kernel of layer 2 after layer 1: one tap of layer 2 at a time, so that no product of all taps is stored."""
+    if math.prod(second.kernel) == 1:
+        return _contract(w2.flatten(1), second.groups, w1, first.groups)
     weight = w1.new_zeros((merged.out_channels, merged.in_channels // merged.groups, *merged.kernel))
     for index in product(*(range(k) for k in second.kernel)):
         where = tuple(

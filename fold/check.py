@@ -21,18 +21,19 @@ TRACE_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}  # others: of half 
 HALF_TOLERANCE = 1e-2
 
 
-def check_region(region: Region, value: AffineConv, compose: Callable[[Region], AffineConv], x: Tensor) -> float:
-    """The relative error of ``value`` as the value of ``region`` where the anchor is ``x`` (float64).
+def compose_checked(region: Region, compose: Callable[[Region], AffineConv], x: Tensor) -> tuple[AffineConv, float]:
+    """``compose(region)``, and its relative error as the value of ``region`` where the anchor is ``x`` (float64).
 
-    Where the region has BatchNorms, it is composed once more with random statistics, and the larger error counts.
+    Where the region has BatchNorms, it is composed with random statistics first, and the larger error counts.
     Raises CheckError above TOLERANCE.
     """
-    error = _error(region, value, x)
+    error = 0.0
     norms = [module for module in map(module_of, region.nodes) if isinstance(module, BATCH_NORMS)]
     if norms:
         with _random_statistics(norms):
-            error = max(error, _error(region, compose(region), x))
-    return error
+            error = _error(region, compose(region), x)
+    value = compose(region)
+    return value, max(error, _error(region, value, x))
 
 
 def _error(region: Region, value: AffineConv, x: Tensor) -> float:
@@ -95,16 +96,17 @@ def _is_finite(output: object) -> bool:
 
 @contextmanager
 def _random_statistics(norms: list[nn.Module]) -> Iterator[None]:
-    """Statistics and affine parameters away from 0 and 1, which would hide mistakes; the old ones come back."""
+    """Statistics and affine parameters away from 0 and 1, which would hide mistakes, in place of the modules' own."""
     generator = torch.Generator().manual_seed(0)
     bounds = {"running_mean": (-1, 1), "running_var": (0.5, 2), "weight": (0.5, 1.5), "bias": (-1, 1)}
-    drawn = [(getattr(norm, name), *ends) for norm in norms for name, ends in bounds.items()]
-    drawn = [(tensor.data, low, high) for tensor, low, high in drawn if tensor is not None]
-    before = [tensor.clone() for tensor, _, _ in drawn]
-    for tensor, low, high in drawn:
-        tensor.copy_(torch.rand(tensor.shape, generator=generator, dtype=torch.float64) * (high - low) + low)
+    own = [(norm, name, getattr(norm, name)) for norm in norms for name in bounds if getattr(norm, name) is not None]
+    for norm, name, tensor in own:
+        low, high = bounds[name]
+        drawn = torch.rand(tensor.shape, generator=generator, dtype=torch.float64) * (high - low) + low
+        drawn = drawn.to(tensor)  # new tensors: the old ones may be those of the network given
+        setattr(norm, name, nn.Parameter(drawn) if isinstance(tensor, nn.Parameter) else drawn)
     try:
         yield
     finally:
-        for (tensor, _, _), old in zip(drawn, before, strict=True):
-            tensor.copy_(old)
+        for norm, name, tensor in own:
+            setattr(norm, name, tensor)

@@ -31,7 +31,7 @@ from fold.files import atomic_path
 from fold.graph import is_activation
 from fold.padding import hoist_padding
 from fold.regions import find_regions
-from fold.rewrite import merge
+from fold.rewrite import replace_regions
 from fold.trace import trace
 
 SCHEMA = 1
@@ -97,9 +97,9 @@ def replay(recipe: dict) -> nn.Module:
     if recipe["stage"] == "folded":
         traced = trace(model, example)
         regions = find_regions(traced)[0]
-        model, names = merge(traced, regions)
-        layers = [[node.target for node in region.layers] for region in regions]
-        _same("folded", dict(zip(names, layers, strict=True)), recipe["folded"])
+        model, merged = replace_regions(traced, regions)
+        layers = {name: [node.target for node in layer.region.layers] for name, layer in merged.items()}
+        _same("folded", layers, recipe["folded"])
     return model
 
 

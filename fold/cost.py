@@ -35,7 +35,7 @@ def cost(model: nn.Module, example: Tensor) -> Cost:
     Raises:
         InputError: the network cannot be traced or does not accept ``example``.
     """
-    traced = trace(model, example)
+    traced = trace(model, example, share_weights=True)
     longest, macs = {}, 0
     for node in traced.graph.nodes:
         longest[node] = max((longest[x] for x in node.all_input_nodes), default=0) + is_weighted(node)

@@ -4,8 +4,8 @@ from dataclasses import asdict
 from itertools import takewhile
 
 from fold.cost import Cost
+from fold.folding import FoldResult, Merge, Scan
 from fold.regions import Skipped
-from fold.rewrite import FoldResult, Merge, Scan
 
 
 def before_after(costs: dict[str, Cost], accuracy: dict[str, float]) -> str:

@@ -18,7 +18,11 @@ Activation = type[nn.Module] | Callable[[Tensor], Tensor]
 
 
 def trace(
-    model: nn.Module, example: Tensor, activations: Collection[Activation] = (), average_pooling: bool = False
+    model: nn.Module,
+    example: Tensor,
+    activations: Collection[Activation] = (),
+    average_pooling: bool = False,
+    share_weights: bool = False,
 ) -> fx.GraphModule:
     """A copy of ``model`` as a graph, with the shape of every value in ``node.meta["shape"]``.
 
@@ -33,12 +37,14 @@ def trace(
         activations: elementwise functions and module classes that count as activations too, such as a custom Swish.
             A function is recognised where a ``forward`` calls it by a global name.
         average_pooling: take average poolings for the convolutions that they are, so that they merge with others.
+        share_weights: do not copy parameters and buffers, for a graph that is only looked at.
 
     Raises:
         InputError: the module cannot be traced, or does not accept ``example``.
     """
     modes = {name: module.training for name, module in model.named_modules()}
-    model = copy.deepcopy(model).eval()  # eval: running the example must not move BatchNorm's statistics
+    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers()) if share_weights}
+    model = copy.deepcopy(model, shared).eval()  # eval: running the example must not move BatchNorm's statistics
     classes = tuple(a for a in activations if isinstance(a, type))
     functions = tuple(a for a in activations if not isinstance(a, type))
     for module in model.modules():

@@ -1,0 +1,138 @@
+"""Fold a network, checked before anybody sees it; or tell what would fold."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, fx, nn
+
+from fold.check import compose_checked, relative, require, require_finite, require_same_trace
+from fold.compose import compose
+from fold.errors import InputError
+from fold.exact import run
+from fold.layers import BATCH_NORMS, DROPOUTS
+from fold.regions import Region, Skipped, find_regions, foldable_activations
+from fold.rewrite import fill, replace_regions
+from fold.trace import Activation, trace
+
+
+@dataclass(frozen=True)
+class Merge:
+    """What became, or could become, of one region.
+
+    ``layers`` and ``activations`` are module paths, the activations those whose removal the merge rests on.
+    ``kernel``, ``stride`` and ``groups`` are the merged layer's; ``macs`` (per image) and ``parameters`` are (before,
+    after). ``name`` is the merged layer's path and ``error`` its measured relative error in float64 (fold only).
+    """
+
+    layers: tuple[str, ...]
+    activations: tuple[str, ...]
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    groups: int
+    macs: tuple[int, int]
+    parameters: tuple[int, int]
+    name: str | None = None
+    error: float | None = None
+
+
+@dataclass(frozen=True)
+class FoldResult:
+    """``model`` with its regions merged; what was ``folded``, what was ``skipped`` and why, the largest error."""
+
+    model: fx.GraphModule
+    folded: list[Merge]
+    skipped: list[Skipped]
+    max_error: float
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What could be folded if the activations named in each candidate went, and what could not, with the reason."""
+
+    candidates: list[Merge]
+    skipped: list[Skipped]
+
+
+def fold(model: nn.Module, example: Tensor, average_pooling: bool = False) -> FoldResult:
+    """Merge every affine region of ``model`` into one layer each, exactly.
+
+    The function computed stays the same up to rounding: a region that is not exact at its borders is left alone and
+    listed in ``skipped`` (`hoist_padding` makes it exact, at the price of a change there). Before anything is
+    returned, original and merged network are compared in float64, and so is each region, as it is and with random
+    BatchNorm statistics. Nothing to fold gives ``folded == []``. Beside the network and the result, memory is needed
+    for the weights of one region at a time in float64, and for the values that pass between regions.
+
+    Args:
+        model: a network in eval mode whose unwanted activations are gone; it is not modified.
+        example: one input batch `[batch, in, *spatial]`; only its shape, dtype and device matter.
+        average_pooling: merge average poolings too, as the convolutions that they are.
+
+    Raises:
+        InputError: the network or one of its BatchNorms or Dropouts is in training mode, the network cannot be
+            traced, or it does not accept ``example``.
+        CheckError: a merged layer differs from what it replaces by more than 1e-9 (relative, float64), or the output
+            is not finite.
+    """
+    for name, module in model.named_modules():
+        if module.training and (module is model or isinstance(module, (*BATCH_NORMS, *DROPOUTS))):
+            what = f"layer {name}" if name else "the network"
+            raise InputError(f"{what} is in training mode, where it is not a fixed map; call .eval() first")
+    traced = trace(model, example, average_pooling=average_pooling, share_weights=True)
+    regions, skipped = find_regions(traced)
+    x = torch.randn(example.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(example.device)
+    merged, layers = replace_regions(traced, regions)
+    errors: dict[str, float] = {}
+    exact: dict[str, dict[str, Tensor]] = {}
+
+    def weights(path: str) -> dict[str, Tensor] | None:
+        """The merged layer's weights in float64, made when the run comes to it: one layer's at a time are in memory."""
+        if path in layers:
+            exact.clear()
+            region = layers[path].region
+            value, errors[path] = compose_checked(region, compose, anchors[region.anchor])
+            exact.update(layers[path].weights(value))
+            fill(merged, exact)
+        return exact.get(path)
+
+    with torch.no_grad():
+        output, anchors = run(traced, x, {region.anchor for region in regions})
+        require_finite(output, type(model).__name__)
+        require_same_trace(traced, model, x.to(example.dtype))
+        whole = relative(run(merged, x, weights=weights)[0], output)
+    require(whole, "the folded network")
+    folded = [replace(describe_region(layer.region), name=name, error=errors[name]) for name, layer in layers.items()]
+    # what is not new still belongs to ``model``
+    theirs = {id(tensor) for tensor in model.parameters()}
+    new = {id(tensor): tensor for tensor in merged.parameters() if id(tensor) not in theirs}
+    return FoldResult(copy.deepcopy(merged, new), folded, skipped, max([whole, *errors.values()]))
+
+
+def scan(
+    model: nn.Module, example: Tensor, activations: Collection[Activation] = (), average_pooling: bool = False
+) -> Scan:
+    """A dry run: the regions that would merge if every activation that is in the way, and only those, were removed.
+
+    Takes what `fold` takes, in any mode and with its activations in place, and raises InputError as `fold` does.
+    Padding is taken as hoisted, except in the multiply-accumulates before merging: those are of ``model`` as it is.
+    ``activations`` are functions and classes to be taken for activations too, and ``average_pooling`` takes average
+    poolings for convolutions, see `fold.trace.trace`.
+    """
+    traced = trace(model, example, activations, average_pooling, share_weights=True)
+    regions, skipped = find_regions(traced, foldable_activations(traced), any_padding=True)
+    return Scan([describe_region(region) for region in regions], skipped)
+
+
+def describe_region(region: Region) -> Merge:
+    return Merge(
+        layers=tuple(node.target for node in region.layers),
+        activations=tuple(node.target for node in region.removed),
+        kernel=region.geometry.kernel,
+        stride=region.geometry.stride,
+        groups=region.geometry.groups,
+        macs=region.macs,
+        parameters=region.parameters,
+    )
