@@ -22,9 +22,7 @@ def compose(region: Region) -> AffineConv:
     """``region`` as one convolution of its anchor, in float64; its geometry is that of the region."""
     like = module_of(region.layers[0]).weight.new_empty((), dtype=torch.float64)
     readers = Counter(x for node in region.nodes for x in operands(node))
-    chains: dict[fx.Node, list[AffineConv | AffineOp]] = {
-        region.anchor: []
-    }
+    chains: dict[fx.Node, list[AffineConv | AffineOp]] = {region.anchor: []}
     for node in region.nodes:
         parts = [chains[x] for x in operands(node)]
         if is_addition(node) or is_concatenation(node):
