@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from fold import checkpoint, plan_command, report
 from fold.cli import Parser, run
 from fold.cost import cost
-from fold.errors import CheckError, InputError
+from fold.errors import CheckError
 from fold.evalset import EvalSet, read_evalset
 from fold.files import write_json
+from fold.network import open_network
 from fold.rewrite import FoldResult, fold, scan
 
 BATCH = 256
@@ -116,13 +117,7 @@ def _logits(model: nn.Module, evalset: EvalSet) -> Tensor:
 
 
 def _scan(options: argparse.Namespace) -> None:
-    if ":" in options.network and not Path(options.network).exists():
-        if not options.input or min(options.input) < 1:
-            raise InputError(f"{options.network}: a name needs the size of an image, such as --input 3 224 224")
-        model, shape = checkpoint.build(options.network, {}), options.input
-    else:
-        model, recipe = checkpoint.load(options.network)
-        shape = recipe["input_shape"]
+    model, shape = open_network(options.network, options.input)
     result = scan(model, torch.zeros(1, *shape))
     if options.json:
         print(json.dumps(report.as_json(result), indent=2))

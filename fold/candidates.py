@@ -36,11 +36,12 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Candidates:
-    """All candidates of a network, and ``whole``, the name of the segment that is the network as it is."""
+    """All candidates of a network, ``whole``, the name of the segment that is all of it, and its ``activations``."""
 
     found: list[Candidate]
     whole: str
     input_shape: tuple[int, ...]
+    activations: int
 
 
 def candidates(model: nn.Module, example: Tensor, max_growth: float = MAX_GROWTH) -> Candidates:
@@ -66,6 +67,14 @@ def segments(
         yield name, span.module() if removed is None else span.folded(removed), span.input_shape
 
 
+def merges_of(model: nn.Module, example: Tensor, activations: Collection[str]) -> set[tuple[str, ...]]:
+    """The layers of each merge that removing ``activations`` allows; arguments and errors as of `candidates`."""
+    traced = trace(model, example)
+    removed = [node for node in traced.graph.nodes if is_activation(node) and node.target in activations]
+    regions, _ = find_regions(traced, removed, any_padding=True)
+    return {tuple(node.target for node in region.layers) for region in regions if region.removed}
+
+
 _Segments = dict[str, tuple[Span, "tuple[fx.Node, ...] | None"]]
 
 
@@ -78,7 +87,8 @@ def _survey(traced: fx.GraphModule, max_growth: float) -> tuple[Candidates, _Seg
         span = spans.around(region)
         segments = (names.merged(region, span), names.apart(span))
         found.append(Candidate(describe_region(region), occupies, *segments, span.input_shape))
-    return Candidates(found, of_network, whole.input_shape), names.segments
+    activations = sum(is_activation(node) for node in traced.graph.nodes)
+    return Candidates(found, of_network, whole.input_shape, activations), names.segments
 
 
 class _Names:

@@ -1,11 +1,20 @@
 """Choose what to fold by measured latency. Numbers only: neither networks nor PyTorch are known here.
 
-`optimal_splits` answers, for a chain of layers, where a segment is cut best if nothing but time counts.
+`optimal_splits` answers, for a chain of layers, where a segment is cut best if nothing but time counts. For networks,
+`offers` says what each candidate saves and loses; `fold.frontier` has the best plans made of these.
 """
 
-from dataclasses import dataclass
+from __future__ import annotations
 
-from fold.latency import Row
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fold.latency import Row, Timing, Timings
+
+if TYPE_CHECKING:
+    from fold.candidates import Candidate
 
 
 @dataclass(frozen=True)
@@ -38,3 +47,30 @@ def optimal_splits(rows: list[Row]) -> list[Split]:
                     split = Split(before.time + last.time, before.stdev + last.stdev, (*before.breaks, end))
         best[st, end] = split
     return [best[row.st, row.end] for row in rows]
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A candidate that pays: it ``saves`` time, ms, with a 95 % interval of +- ``error``, and ``loses`` importance."""
+
+    candidate: Candidate
+    apart: Timing
+    merged: Timing
+    loses: float
+
+    @property
+    def saves(self) -> float:
+        return self.apart.time - self.merged.time
+
+    @property
+    def error(self) -> float:
+        return math.hypot(self.apart.error, self.merged.error)
+
+
+def offers(found: list[Candidate], timings: Timings, loses: Callable[[Candidate], float]) -> list[Offer]:
+    """Those candidates that are faster merged, by more than the uncertainty of the measurement.
+
+    Raises InputError where ``timings`` are not those of this network.
+    """
+    every = [Offer(c, timings.of(c.apart, c.input_shape), timings.of(c.merged, c.input_shape), loses(c)) for c in found]
+    return [offer for offer in every if offer.saves > offer.error]
