@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fold import checkpoint, plan_command, report
+from fold import checkpoint, importance_command, plan_command, report
 from fold.cli import Parser, run
 from fold.cost import cost
 from fold.errors import CheckError
@@ -32,7 +32,7 @@ exit codes: 0 done, 1 nothing to fold or a failed check, 2 bad input
 
 def main(arguments: list[str] | None = None) -> None:
     parser = Parser(prog="python -m fold", description=__doc__, epilog=_EPILOG)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{fold,scan,plan}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{fold,scan,plan,importance}")
     folding = commands.add_parser(
         "fold",
         help="fold the fine-tuned network of a run",
@@ -52,6 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
     scanning.add_argument("--json", action="store_true", help="print JSON in place of tables")
     scanning.set_defaults(function=_scan)
     plan_command.add_parser(commands)
+    importance_command.add_parser(commands)
     options = parser.parse_args(arguments)
     options.function(options)
 

@@ -86,7 +86,7 @@ def from_gates(alphas: Mapping[str, float], sets: Collection[Set]) -> dict[Set, 
 
 
 def one_shot(
-    model: nn.Module, images: Tensor, labels: Tensor, sets: Collection[Set], progress: Callable[[int], None]
+    model: nn.Module, images: Tensor, labels: Tensor, sets: Collection[Set], progress: Callable[[], object]
 ) -> dict[Set, float]:
     """How much larger the cross entropy on some images is without each set of activations, with no training.
 
@@ -97,7 +97,7 @@ def one_shot(
         model: the trained network; it is not modified.
         images: normalised, `[N, C, H, W]`, not those that the result is tested on.
         labels: `[N]`.
-        progress: is called with the number of sets that are done.
+        progress: is called whenever a set is done.
     """
     example = images[:1]
     before = _loss(copy.deepcopy(model), images, labels)
@@ -105,7 +105,7 @@ def one_shot(
     for activations in sets:
         bare, _ = hoist_padding(remove(trace(model, example), list(activations)), example)
         losses[activations] = max(0.0, _loss(bare, images, labels) - before)
-        progress(len(losses))
+        progress()
     return losses
 
 
