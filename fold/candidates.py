@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from itertools import combinations, count
 
 from torch import Tensor, fx, nn
 
@@ -83,7 +84,7 @@ def _survey(traced: fx.GraphModule, max_growth: float) -> tuple[Candidates, _Seg
     whole = spans.whole()
     of_network = names.apart(whole)
     found = []
-    for region, occupies in _exclusive(traced, _regions(traced, max_growth)):
+    for region, occupies in _regions(traced, max_growth):
         span = spans.around(region)
         segments = (names.merged(region, span), names.apart(span))
         found.append(Candidate(describe_region(region), occupies, *segments, span.input_shape))
@@ -117,39 +118,66 @@ class _Names:
         return self._known[signature]
 
 
-def _regions(traced: fx.GraphModule, max_growth: float) -> list[tuple[Region, frozenset[fx.Node]]]:
-    """Regions that exactly a set of activations opens, with the set; of sets that merge the same layers the smallest.
+@dataclass(frozen=True)
+class _Found:
+    region: Region
+    gone: frozenset[fx.Node]
 
-    Sets grow from single activations by one that has no other between; a set that opens no region ends there.
+
+def _regions(traced: fx.GraphModule, max_growth: float) -> list[tuple[Region, frozenset[int]]]:
+    """Regions that exactly a set of activations opens, and the numbers of the layers and activations in each.
+
+    Of sets that merge the same layers the smallest is taken. Sets grow from single activations, by one that has no
+    other between, and by each other. Of two that together would not merge as each does alone (no activation is between
+    them), only one can be chosen: they get a number in common.
     """
-    activations = [node for node in traced.graph.nodes if is_activation(node)]
-    beside = _neighbours(traced, activations)
+    beside = _neighbours(traced)
     joins = [node for node in traced.graph.nodes if is_addition(node) or is_concatenation(node)]
     meeting = [frozenset(x for x in operands(node) if x in beside) for node in joins]
-    queue = deque((s, False) for s in dict.fromkeys([*(frozenset([a]) for a in activations), *meeting]) if s)
-    seen, found = {s for s, _ in queue}, {}
+    queue = deque((s, False) for s in dict.fromkeys([*(frozenset([a]) for a in beside), *meeting]) if s)
+    opened: dict[frozenset[fx.Node], list[Region]] = {}
+    found: dict[tuple[fx.Node, ...], _Found] = {}
     while queue:
         gone, was_costly = queue.popleft()
-        opened = [region for region in find_regions(traced, gone, any_padding=True)[0] if gone & set(region.removed)]
-        if len(opened) != 1 or not gone <= set(opened[0].removed):
+        if gone in opened or len(gone) > _MAX_ACTIVATIONS:
             continue
-        (region,) = opened
-        costly = region.macs[1] > max_growth * region.macs[0]
-        if not costly:
-            found.setdefault(region.layers, (region, gone))
-        if (costly and was_costly) or len(gone) == _MAX_ACTIVATIONS:
-            continue
-        for other in dict.fromkeys(node for member in gone for node in beside[member]):
-            if other not in gone and gone | {other} not in seen:
-                seen.add(gone | {other})
-                queue.append((gone | {other}, costly))
+        regions = find_regions(traced, gone, any_padding=True)[0]
+        opened[gone] = [region for region in regions if gone & set(region.removed)]
+        if len(opened[gone]) == 1 and gone <= set(opened[gone][0].removed):
+            (region,) = opened[gone]
+            costly = region.macs[1] > max_growth * region.macs[0]
+            if not costly:
+                found.setdefault(region.layers, _Found(region, gone))
+            if not (costly and was_costly):
+                queue.extend((gone | {other}, costly) for member in gone for other in beside[member])
+        if not queue:
+            queue.extend((one.gone | other.gone, False) for one, other in _touching(found, beside))
     order = {node: i for i, node in enumerate(traced.graph.nodes)}
-    return sorted(found.values(), key=lambda pair: [order[node] for node in pair[0].layers])
+    occupied = {layers: {order[node] for node in (*layers, *each.gone)} for layers, each in found.items()}
+    number = count(len(order))
+    for one, other in _touching(found, beside):
+        together = opened.get(one.gone | other.gone, [])
+        if {region.layers for region in together} != {one.region.layers, other.region.layers}:
+            shared = next(number)
+            occupied[one.region.layers].add(shared)
+            occupied[other.region.layers].add(shared)
+    ordered = sorted(found, key=lambda layers: [order[node] for node in layers])
+    return [(found[layers].region, frozenset(occupied[layers])) for layers in ordered]
 
 
-def _neighbours(traced: fx.GraphModule, activations: list[fx.Node]) -> dict[fx.Node, list[fx.Node]]:
+def _touching(
+    found: dict[tuple[fx.Node, ...], _Found], beside: dict[fx.Node, list[fx.Node]]
+) -> Iterator[tuple[_Found, _Found]]:
+    """The pairs that have no layer in common, and no activation between them."""
+    for one, other in combinations(found.values(), 2):
+        apart = not set(one.region.layers) & set(other.region.layers) and not one.gone & other.gone
+        if apart and any(node in other.gone for member in one.gone for node in beside[member]):
+            yield one, other
+
+
+def _neighbours(traced: fx.GraphModule) -> dict[fx.Node, list[fx.Node]]:
     """For each activation, those that a path leads to or from without another in between."""
-    beside: dict[fx.Node, list[fx.Node]] = {node: [] for node in activations}
+    beside: dict[fx.Node, list[fx.Node]] = {node: [] for node in traced.graph.nodes if is_activation(node)}
     last: dict[fx.Node, set[fx.Node]] = {}  # the activations that a value comes from
     for node in traced.graph.nodes:
         before = set().union(*(({x} if x in beside else last[x]) for x in node.all_input_nodes))
@@ -159,22 +187,3 @@ def _neighbours(traced: fx.GraphModule, activations: list[fx.Node]) -> dict[fx.N
                 beside[other].append(node)
         last[node] = before
     return beside
-
-
-def _exclusive(
-    traced: fx.GraphModule, regions: list[tuple[Region, frozenset[fx.Node]]]
-) -> Iterator[tuple[Region, frozenset[int]]]:
-    """Each region with the numbers that it occupies.
-
-    Where two, both chosen, would merge into a third (no activation is between them), they get a number in common.
-    """
-    order = {node: i for i, node in enumerate(traced.graph.nodes)}
-    by_set = {gone: region for region, gone in regions}
-    shared: dict[frozenset[fx.Node], set[int]] = defaultdict(set)
-    pairs = ((one, union - one) for union in by_set for one in by_set if one < union and union - one in by_set)
-    for number, (one, other) in enumerate(pairs):
-        if not set(by_set[one].layers) & set(by_set[other].layers):
-            shared[one].add(len(order) + number)
-            shared[other].add(len(order) + number)
-    for region, gone in regions:
-        yield region, frozenset(order[node] for node in (*region.layers, *gone)) | shared[gone]
