@@ -139,8 +139,6 @@ def _regions(traced: fx.GraphModule, max_growth: float) -> list[tuple[Region, fr
     found: dict[tuple[fx.Node, ...], _Found] = {}
     while queue:
         gone, was_costly = queue.popleft()
-        if gone in opened or len(gone) > _MAX_ACTIVATIONS:
-            continue
         regions = find_regions(traced, gone, any_padding=True)[0]
         opened[gone] = [region for region in regions if gone & set(region.removed)]
         if len(opened[gone]) == 1 and gone <= set(opened[gone][0].removed):
@@ -150,8 +148,11 @@ def _regions(traced: fx.GraphModule, max_growth: float) -> list[tuple[Region, fr
                 found.setdefault(region.layers, _Found(region, gone))
             if not (costly and was_costly):
                 queue.extend((gone | {other}, costly) for member in gone for other in beside[member])
+        while queue and (queue[0][0] in opened or len(queue[0][0]) > _MAX_ACTIVATIONS):
+            queue.popleft()
         if not queue:
-            queue.extend((one.gone | other.gone, False) for one, other in _touching(found, beside))
+            unions = (one.gone | other.gone for one, other in _touching(found, beside))
+            queue.extend((union, False) for union in unions if union not in opened and len(union) <= _MAX_ACTIVATIONS)
     order = {node: i for i, node in enumerate(traced.graph.nodes)}
     occupied = {layers: {order[node] for node in (*layers, *each.gone)} for layers, each in found.items()}
     number = count(len(order))
