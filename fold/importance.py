@@ -56,7 +56,7 @@ def read(path: Path) -> tuple[dict[frozenset[str], float], str]:
     """What each set of activations loses, and the unit. Raises InputError for a file that is not such a table."""
     try:
         with open(path, newline="", encoding="utf-8") as file:
-            header, *rows = csv.reader(file, strict=True) or [[]]
+            header, *rows = [*csv.reader(file, strict=True)] or [[]]
         if len(header) != 2 or header[0] != "activations":
             raise ValueError(f"its header is {','.join(header)}, not activations and a unit")
         losses = {frozenset(names.split()): float(value) for names, value in rows}
