@@ -7,7 +7,7 @@ RUN     ?= runs/$(MODEL)-$(notdir $(patsubst %/,%,$(DATA)))
 RUNTIME ?= auto
 BATCH   ?= 1
 N       ?= 10000
-# WEIGHTS, EPOCHS and LAMBDA: unset means the default of the stage.
+# WEIGHTS, EPOCHS and LAMBDA: unset means the default of the stage; BUDGET_MS and SPEEDUP: as fast as folding gets.
 
 # OpenMP threads that spin while they wait make PyTorch many times slower on a machine that does anything else.
 export OMP_WAIT_POLICY ?= PASSIVE
@@ -21,9 +21,11 @@ BENCH := $$(test -e $(READY) && echo $(PY) || echo $(PYTHON))
 epochs  := $(if $(EPOCHS),--epochs $(EPOCHS))
 weights := $(if $(WEIGHTS),--weights '$(WEIGHTS)')
 lambda  := $(if $(LAMBDA),--lambda $(LAMBDA))
+budget  := $(if $(BUDGET_MS),--budget-ms $(BUDGET_MS)) $(if $(SPEEDUP),--speedup $(SPEEDUP))
+known   := $(if $(wildcard $(RUN)/importance.csv),--importance '$(RUN)/importance.csv')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fuzz bench support lint prefold fold export trt-bench clean
+.PHONY: help setup demo test fuzz bench support lint prefold plan fold export trt-bench clean
 .NOTPARALLEL:
 
 help: ## list the targets and variables
@@ -32,6 +34,7 @@ help: ## list the targets and variables
 	@echo "  variables, here with their values:"
 	@echo "    MODEL=$(MODEL)  DATA=$(DATA)  RUN=$(RUN)  RUNTIME=$(RUNTIME)  BATCH=$(BATCH)"
 	@echo "    WEIGHTS=FILE  EPOCHS=N (0 skips training)  LAMBDA=X (depth penalty)  N=$(N) (fuzz)  PYTHON=$(PYTHON)"
+	@echo "    BUDGET_MS=X or SPEEDUP=S (plan)"
 	@echo
 	@echo "  example: make prefold fold export trt-bench MODEL=resnet20 DATA=cifar10/ WEIGHTS=resnet20.pt EPOCHS=10"
 
@@ -76,6 +79,9 @@ lint: $(READY) ## style and format
 prefold: $(READY) ## train MODEL on DATA or take its WEIGHTS, then learn which activations can go
 	@$(PY) -m train pretrain --run '$(RUN)' --model $(MODEL) --data '$(DATA)' $(weights) $(epochs)
 	@$(PY) -m train prefold --run '$(RUN)' $(epochs) $(lambda)
+
+plan: $(READY) ## choose by RUN/latency.csv what to fold: what loses least in BUDGET_MS or at SPEEDUP, else the fastest
+	@$(PY) -m fold plan '$(RUN)' --latency '$(RUN)/latency.csv' $(known) $(budget)
 
 fold: $(READY) ## take those activations out, hoist padding, fine-tune, fold
 	@$(PY) -m train finetune --run '$(RUN)' $(epochs)

@@ -8,13 +8,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fold import checkpoint, report
+from fold import checkpoint, importance_command, plan_command, report
 from fold.cli import Parser, run
 from fold.cost import cost
-from fold.errors import CheckError, InputError
+from fold.errors import CheckError
 from fold.evalset import EvalSet, read_evalset
 from fold.files import write_json
 from fold.folding import FoldResult, fold, scan
+from fold.network import open_network
 
 BATCH = 256
 TIE = 1e-4  # of the largest logit; classes closer than this may swap by float32 rounding
@@ -31,7 +32,7 @@ exit codes: 0 done, 1 nothing to fold or a failed check, 2 bad input
 
 def main(arguments: list[str] | None = None) -> None:
     parser = Parser(prog="python -m fold", description=__doc__, epilog=_EPILOG)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{fold,scan}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{fold,scan,plan,importance}")
     folding = commands.add_parser(
         "fold",
         help="fold the fine-tuned network of a run",
@@ -50,6 +51,8 @@ def main(arguments: list[str] | None = None) -> None:
     scanning.add_argument("--input", type=int, nargs="+", metavar="N", help="C H W of one image, for a name")
     scanning.add_argument("--json", action="store_true", help="print JSON in place of tables")
     scanning.set_defaults(function=_scan)
+    plan_command.add_parser(commands)
+    importance_command.add_parser(commands)
     options = parser.parse_args(arguments)
     options.function(options)
 
@@ -115,13 +118,7 @@ def _logits(model: nn.Module, evalset: EvalSet) -> Tensor:
 
 
 def _scan(options: argparse.Namespace) -> None:
-    if ":" in options.network and not Path(options.network).exists():
-        if not options.input or min(options.input) < 1:
-            raise InputError(f"{options.network}: a name needs the size of an image, such as --input 3 224 224")
-        model, shape = checkpoint.build(options.network, {}), options.input
-    else:
-        model, recipe = checkpoint.load(options.network)
-        shape = recipe["input_shape"]
+    model, shape = open_network(options.network, options.input)
     result = scan(model, torch.zeros(1, *shape))
     if options.json:
         print(json.dumps(report.as_json(result), indent=2))

@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -43,6 +44,17 @@ def run(main: Callable[[], None]) -> int:
             raise
         return _fail(f"{error.filename}: {error.strerror}; give a file that can be used", 2)
     return 0
+
+
+def positive(text: str) -> float:
+    """The type of an argument that is a number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return value
 
 
 def _fail(message: object, code: int) -> int:

@@ -23,10 +23,13 @@ class EvalSet:
 
         ``limit`` takes that many images, spread evenly over the set (which may be sorted by class).
         """
-        count = len(self.images) if limit is None else min(limit, len(self.images))
-        chosen = self.images[np.arange(count) * len(self.images) // count]
-        scaled = chosen.astype(np.float32) / 255
+        scaled = self.images[self.chosen(limit)].astype(np.float32) / 255
         return (scaled - self.mean.reshape(-1, 1, 1)) / self.std.reshape(-1, 1, 1)
+
+    def chosen(self, limit: int | None = None) -> np.ndarray:
+        """The numbers of the images that ``limit`` takes."""
+        count = len(self.images) if limit is None else min(limit, len(self.images))
+        return np.arange(count) * len(self.images) // count
 
 
 _LAYOUT = {"images": (np.uint8, 4), "labels": (np.int64, 1), "mean": (np.float32, 1), "std": (np.float32, 1)}

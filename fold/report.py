@@ -22,7 +22,7 @@ def merges(folded: list[Merge]) -> str:
     rows = [["in", "merged layers", "kernel", "stride", "parameters", "MACs", "without"]]
     for merge in folded:
         before, after = merge.macs
-        scope = _common_scope([*merge.layers, *merge.activations])
+        scope = common_scope([*merge.layers, *merge.activations])
         rows.append(
             [
                 scope.rstrip("."),
@@ -50,7 +50,7 @@ def as_json(result: FoldResult | Scan) -> dict:
     }
 
 
-def _common_scope(names: list[str]) -> str:
+def common_scope(names: list[str]) -> str:
     """The modules that all ``names`` are in, with the dot: `blocks.0.` of `blocks.0.conv` and `blocks.0.act`."""
     paths = [name.split(".")[:-1] for name in names]
     shared = takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False))

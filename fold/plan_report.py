@@ -1,0 +1,123 @@
+"""What a plan says: as text, as JSON values, and as a picture of all best plans."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from fold.files import atomic_path
+from fold.frontier import Frontier
+from fold.latency import Timing, Timings
+from fold.plan import Offer
+from fold.report import common_scope, quantity, table
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to fold in a network that takes ``whole``: the ``chosen``, in the order of the layers."""
+
+    whole: Timing
+    chosen: list[Offer]
+
+    @property
+    def time(self) -> float:
+        """Predicted, ms."""
+        return self.whole.time - sum(offer.saves for offer in self.chosen)
+
+    @property
+    def error(self) -> float:
+        """Half the 95 % interval of ``time``, ms, as far as it comes from the measurement of the segments."""
+        return math.hypot(self.whole.error, *(offer.error for offer in self.chosen))
+
+    @property
+    def loses(self) -> float:
+        """Importance."""
+        return sum(offer.loses for offer in self.chosen)
+
+    @property
+    def removed(self) -> list[str]:
+        """The activations that go."""
+        return [name for offer in self.chosen for name in offer.candidate.merge.activations]
+
+
+def as_json(plan: Plan, timings: Timings, network: str, importance: str, budget: float | None) -> dict:
+    """The content of plan.json."""
+    return {
+        "schema": SCHEMA,
+        "network": network,
+        "device": timings.device,
+        "runtime": timings.runtime,
+        "batch": timings.batch,
+        "budget_ms": budget,
+        "latency_ms": {"original": plan.whole.time, "planned": plan.time, "error": plan.error},
+        "speedup": plan.whole.time / plan.time,
+        "importance": importance,
+        "importance_lost": plan.loses,
+        "removed": plan.removed,
+        "merges": [
+            {
+                "layers": list(offer.candidate.merge.layers),
+                "activations": list(offer.candidate.merge.activations),
+                "kernel": list(offer.candidate.merge.kernel),
+                "segments": {"apart": offer.candidate.apart, "merged": offer.candidate.merged},
+                "saves_ms": offer.saves,
+                "error_ms": offer.error,
+                "importance_lost": offer.loses,
+            }
+            for offer in plan.chosen
+        ],
+    }
+
+
+def as_text(plan: Plan, timings: Timings, activations: int, importance: str) -> str:
+    """A row for each merge, then the network before and after."""
+    rows = [["in", "merged layers", "kernel", "MACs", "ms apart => merged", "saves ms", "loses"]]
+    for offer in plan.chosen:
+        merge = offer.candidate.merge
+        scope = common_scope([*merge.layers, *merge.activations])
+        rows.append(
+            [
+                scope.rstrip("."),
+                " + ".join(layer.removeprefix(scope) for layer in merge.layers),
+                "x".join(map(str, merge.kernel)) or "linear",
+                " => ".join(map(quantity, merge.macs)),
+                f"{offer.apart.time:.4f} => {offer.merged.time:.4f}",
+                f"{offer.saves:.4f} +- {offer.error:.4f}",
+                f"{offer.loses:.3g}",
+            ]
+        )
+    left, speedup = activations - len(plan.removed), plan.whole.time / plan.time
+    after = [
+        ["network", "activations", "predicted ms", "speed-up"],
+        ["original", str(activations), f"{plan.whole.time:.4f} +- {plan.whole.error:.4f}", "-"],
+        ["planned", str(left), f"{plan.time:.4f} +- {plan.error:.4f}", f"{speedup:.3f}x"],
+    ]  # fmt: skip
+    merges = table(rows) if plan.chosen else "nothing to fold: no merge is faster than its layers apart"
+    return (
+        f"{merges}\n\n{table(after)}\n\n{timings.runtime} on {timings.device}, batch {timings.batch}; "
+        f"importance lost {plan.loses:.4g} ({importance})"
+    )
+
+
+def draw(path: Path, frontier: Frontier, plan: Plan, importance: str, budget: float | None) -> None:
+    """Draw all best plans, latency against importance lost, with the chosen one."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.step(frontier.times, frontier.loses, where="post", marker="." if len(frontier.times) < 100 else None)
+    axes.plot(plan.whole.time, 0, "ks", label=f"original, {plan.whole.time:.3g} ms")
+    axes.plot(plan.time, plan.loses, "o", color="tab:red", label=f"planned, {plan.time:.3g} ms")
+    axes.hlines(plan.loses, plan.time - plan.error, plan.time + plan.error, color="tab:red")
+    if budget is not None:
+        axes.axvline(budget, color="tab:gray", linestyle="--", label=f"budget, {budget:.3g} ms")
+    axes.set_xlabel("predicted latency (ms)")
+    axes.set_ylabel(f"importance lost ({importance})")
+    axes.legend()
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=120)

@@ -1,0 +1,231 @@
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fold import __main__ as command
+from fold import checkpoint
+from fold.candidates import candidates
+from fold.cli import run
+from train.models import build
+
+SHAPE = [1, 16, 16]
+ARGUMENTS = {"num_classes": 10, "in_channels": 1}
+BLOCK = ("blocks.1.expand.act", "blocks.1.depthwise.act")
+
+
+def call(*arguments: object) -> int:
+    return run(lambda: command.main([*map(str, arguments)]))
+
+
+@pytest.fixture(scope="module")
+def found():
+    return candidates(build("mobilenetv2-digits", 10, 1).eval(), torch.zeros(1, *SHAPE))
+
+
+@pytest.fixture
+def folder(tmp_path, found) -> Path:
+    """A run whose table says: 10 ms in all, 2 ms each span; merged 1.5 ms in block 1, 1.75 in block 3, 3 elsewhere."""
+    torch.manual_seed(0)
+    recipe = {
+        "stage": "original",
+        "model": {"spec": "train.models:mobilenetv2-digits", "arguments": ARGUMENTS},
+        "input_shape": SHAPE,
+        "accuracy": {},
+    }
+    checkpoint.save(tmp_path / "original.safetensors", build("mobilenetv2-digits", **ARGUMENTS), recipe)
+    times = {found.whole: (10.0, found.input_shape)}
+    for candidate in found.found:
+        times[candidate.apart] = (2.0, candidate.input_shape)
+        times.setdefault(candidate.merged, (3.0, candidate.input_shape))
+    for block, time in ((1, 1.5), (3, 1.75)):
+        candidate = of_block(found, block)
+        times[candidate.merged] = (time, candidate.input_shape)
+    write_table(tmp_path, times)
+    return tmp_path
+
+
+def of_block(found, block: int):
+    names = (f"blocks.{block}.expand.act", f"blocks.{block}.depthwise.act")
+    return next(c for c in found.found if c.merge.activations == names)
+
+
+def write_table(folder: Path, times: dict, **changes) -> None:
+    segments = [
+        {"names": [name], "time": time, "ci95": [time - 0.01, time + 0.01], "input_shape": [1, *shape]}
+        for name, (time, shape) in times.items()
+    ]
+    document = {
+        "complete": True, "runtime": "onnxruntime", "device": {"name": "EPYC"}, "settings": {"batch": 1},
+        "segments": segments,
+    }  # fmt: skip
+    (folder / "latency.json").write_text(json.dumps({**document, **changes}))
+    with open(folder / "latency.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["st", "end", "time", "stdev"])
+        rows = [(*name.split(","), time, 0.01) for name, (time, _) in times.items() if name[0].isdigit()]
+        writer.writerows(rows)
+
+
+def read_plan(folder: Path) -> dict:
+    return json.loads((folder / "plan.json").read_text())
+
+
+def test_without_a_budget_everything_that_pays_is_folded_and_nothing_else(folder, found, capsys):
+    assert call("plan", folder, "--latency", folder / "latency.csv") == 0
+    plan = read_plan(folder)
+    merged = {of_block(found, block).merged: saves for block, saves in ((1, 0.5), (3, 0.25))}
+    paying = [c for c in found.found if c.merged in merged]  # of the same shape as block 1 or 3
+    assert plan["removed"] == [name for c in paying for name in c.merge.activations]
+    assert plan["removed"] == (folder / "plan.txt").read_text().split()
+    saved = sum(merged[c.merged] for c in paying)
+    assert plan["latency_ms"]["original"] == 10 and plan["latency_ms"]["planned"] == pytest.approx(10 - saved)
+    assert plan["latency_ms"]["error"] == pytest.approx(0.01 * (1 + 2 * len(paying)) ** 0.5)
+    assert plan["device"] == "EPYC"
+    assert (folder / "plan.png").read_bytes().startswith(b"\x89PNG")
+    out, err = capsys.readouterr()
+    assert "expand.conv + depthwise.conv + project.conv" in out and f"{10 / (10 - saved):.3f}x" in out and not err
+
+
+def test_a_budget_takes_what_loses_least(folder, found, capsys):
+    losses = {c.merge.activations: 5.0 for c in found.found}
+    losses[BLOCK] = 9.0
+    losses[of_block(found, 3).merge.activations] = 1.0
+    rows = "".join(f"{' '.join(names)},{value}\n" for names, value in losses.items())
+    (folder / "importance.csv").write_text("activations,points\n" + rows)
+    arguments = ("plan", folder, "--latency", folder / "latency.csv", "--importance", folder / "importance.csv")
+    assert call(*arguments, "--budget-ms", "9.75") == 0
+    plan = read_plan(folder)
+    assert plan["removed"] == list(of_block(found, 3).merge.activations)
+    assert (plan["importance_lost"], plan["importance"], plan["budget_ms"]) == (1.0, "points", 9.75)
+    assert call(*arguments, "--speedup", "1") == 0
+    assert read_plan(folder)["removed"] == []
+    assert "nothing to fold" in capsys.readouterr().out
+
+
+def test_no_plan_is_fast_enough(folder, capsys):
+    arguments = ("plan", folder, "--latency", folder / "latency.csv")
+    assert call(*arguments, "--budget-ms", "1") == 1
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "the fastest takes" in err
+    assert not (folder / "plan.json").exists()
+    remedy = err.split("--budget-ms ")[1].split()[0]
+    assert call(*arguments, "--budget-ms", remedy) == 0
+
+
+def test_a_saving_within_its_uncertainty_does_not_count(folder, found):
+    document = json.loads((folder / "latency.json").read_text())
+    for entry in document["segments"]:
+        entry["ci95"] = [entry["time"] - 1, entry["time"] + 1]
+    (folder / "latency.json").write_text(json.dumps(document))
+    assert call("plan", folder, "--latency", folder / "latency.csv") == 0
+    assert read_plan(folder)["removed"] == []
+
+
+def damage(folder: Path, change) -> None:
+    document = json.loads((folder / "latency.json").read_text())
+    change(document)
+    (folder / "latency.json").write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d["segments"].pop(0), "row apart 0,"),
+        (lambda d: d["segments"][0].update(input_shape=[1, 3, 224, 224]), "give the table of this network"),
+        (lambda d: d["segments"][0].update(time=-1.0), "damaged"),
+        (lambda d: d["segments"][0].update(ci95=[0.0, float("nan")]), "damaged"),
+        (lambda d: d.update(complete=False), "not all segments are measured yet"),
+        (lambda d: d.pop("segments"), "damaged"),
+        (lambda d: [entry.update(time=7.0) for entry in d["segments"]], "is not that of"),
+    ],
+)
+def test_tables_that_do_not_fit_are_refused(folder, capsys, change, message):
+    damage(folder, change)
+    assert call("plan", folder, "--latency", folder / "latency.csv") == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and message in err
+    assert not (folder / "plan.json").exists()
+
+
+def test_bad_arguments(folder, capsys):
+    table = ("--latency", folder / "latency.csv")
+    assert call("plan", *table) == 2
+    assert call("plan", "torchvision.models:resnet18", *table, "-o", folder) == 2
+    assert call("plan", folder / "original.safetensors", *table) == 2
+    assert call("plan", folder, *table, "--budget-ms", "-1") == 2
+    assert call("plan", folder, *table, "--device", "Orin") == 2
+    assert call("plan", folder, *table, "--importance", folder / "none.csv") == 2
+    (folder / "latency.json").unlink()
+    assert call("plan", folder, *table) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 7 and all(line.startswith("error: ") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "header"),
+        ("activations,x\na,nan\n", "a loss is nan"),
+        ("activations,x\na,-1\n", "a loss is -1"),
+        ("activations,x\na b,1\nb a,2\n", "twice"),
+        ("activations,x\na\n", "no table"),
+        ("activations,x\na,1\n", "has no row for"),
+    ],
+)
+def test_bad_importances_are_refused(folder, capsys, text, message):
+    (folder / "importance.csv").write_text(text)
+    arguments = ("--latency", folder / "latency.csv", "--importance", folder / "importance.csv")
+    assert call("plan", folder, *arguments) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and message in err
+
+
+def read_losses(folder: Path) -> dict[str, float]:
+    with open(folder / "importance.csv", newline="") as file:
+        return {row["activations"]: float(list(row.values())[1]) for row in csv.DictReader(file)}
+
+
+def test_importance_from_gates(folder, capsys):
+    recipe, weights = checkpoint.read(folder / "original.safetensors")
+    model = build("mobilenetv2-digits", **ARGUMENTS)
+    model.load_state_dict(weights)
+    recipe |= {"stage": "prefold", "gates": {BLOCK[0]: 0.75, BLOCK[1]: 1.25}}
+    checkpoint.save(folder / "prefold.safetensors", model, recipe)
+    assert call("importance", folder, "--from", "gates") == 0
+    losses = read_losses(folder)
+    assert losses[" ".join(BLOCK)] == 0.25
+    assert losses["blocks.3.expand.act blocks.3.depthwise.act"] == 2.0
+    table = ("--latency", folder / "latency.csv", "--importance", folder / "importance.csv")
+    assert call("plan", folder, *table, "--budget-ms", 9.6) == 0
+    assert read_plan(folder)["removed"] == list(BLOCK)
+
+
+def write_images(path: Path, count: int = 40, shape=SHAPE) -> None:
+    rng = np.random.default_rng(0)
+    half = np.full(1, 0.5, np.float32)
+    images = rng.integers(0, 256, (count, *shape), np.uint8)
+    np.savez(path, images=images, labels=rng.integers(0, 10, count), mean=half, std=half)
+
+
+def test_one_shot_importance_is_repeatable_and_leaves_the_run_alone(folder, found, capsys):
+    write_images(folder / "calibration.npz")
+    before = (folder / "original.safetensors").read_bytes()
+    arguments = ("importance", folder, "--from", "one-shot", "--data", folder / "calibration.npz", "--images", 20)
+    assert call(*arguments) == 0
+    losses = read_losses(folder)
+    assert set(losses) == {" ".join(c.merge.activations) for c in found.found}
+    assert all(value >= 0 for value in losses.values()) and any(losses.values())
+    assert call(*arguments) == 0
+    assert read_losses(folder) == losses and (folder / "original.safetensors").read_bytes() == before
+
+
+def test_one_shot_needs_images_of_the_network(folder, capsys):
+    assert call("importance", folder, "--from", "one-shot") == 2
+    write_images(folder / "small.npz", shape=(1, 8, 8))
+    assert call("importance", folder, "--from", "one-shot", "--data", folder / "small.npz") == 2
+    assert call("importance", folder, "--from", "gates") == 2
+    assert len(capsys.readouterr().err.splitlines()) == 3
