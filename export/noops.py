@@ -43,7 +43,7 @@ def _does_nothing(node: gs.Node, elsewhere: set[str]) -> bool:
             return order is not None and list(order) == sorted(order)
         case "Concat" | "Sum" | "Max" | "Min" | "Mean":
             return len(node.inputs) == 1
-        case "Reshape" | "Flatten" | "Expand" | "Tile":
+        case "Reshape" | "Flatten" | "Expand" | "Tile" | "ReduceMax" | "ReduceMean" | "ReduceMin" | "ReduceSum":
             return _keeps_shape(node)
         case "Slice":
             steps = constant(node, 4)
@@ -67,6 +67,23 @@ def _adds_nothing(node: gs.Node) -> bool:
         before, after = known_shape(other), known_shape(node.outputs[0])
         return values.ndim == 0 or (before is not None and before == after)
     return False
+
+
+def squeeze_reductions(graph: gs.Graph) -> int:
+    """Write a reduction over axes of one element each as the Squeeze that it is (from opset 13 on)."""
+    rewrites = 0
+    for node in graph.nodes:
+        if node.op not in ("ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum") or node.attrs.get("keepdims", 1):
+            continue
+        axes = node.attrs["axes"] if "axes" in node.attrs else constant(node, 1)
+        shape = known_shape(node.inputs[0])
+        if graph.opset >= 13 and shape is not None and axes is not None and len(axes):
+            if any(shape[axis] != 1 for axis in axes):
+                continue
+            node.op, node.attrs = "Squeeze", {}
+            node.inputs = [node.inputs[0], gs.Constant(f"{node.outputs[0].name}_axes", np.array(axes, np.int64))]
+            rewrites += 1
+    return rewrites
 
 
 def join_reshapes(graph: gs.Graph) -> int:

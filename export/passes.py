@@ -13,12 +13,13 @@ from onnx_graphsurgeon.logger import G_LOGGER
 
 from export.constants import fold_constants, lower_constants, remove_dead, share_constants
 from export.merge import fold_linear
-from export.noops import fix_reshapes, join_reshapes, remove_noops
+from export.noops import fix_reshapes, join_reshapes, remove_noops, squeeze_reductions
 
 PASSES: dict[str, Callable[[gs.Graph], int]] = {
     "lower-constants": lower_constants,
     "fold-constants": fold_constants,
     "remove-noops": remove_noops,
+    "squeeze-reductions": squeeze_reductions,
     "fix-reshapes": fix_reshapes,
     "join-reshapes": join_reshapes,
     "fold-linear": fold_linear,
