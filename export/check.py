@@ -36,10 +36,8 @@ def check(
     """
     error = max_error(network, onnx_model, images, noise)
     if not error <= tolerance:  # a NaN fails
-        original = "PyTorch" if isinstance(network, nn.Module) else "the original"
-        raise CheckError(
-            f"ONNX Runtime and {original} differ by {error:.2e} of the output scale, above the tolerance {tolerance:.0e}"
-        )
+        whose = "ONNX Runtime and PyTorch" if isinstance(network, nn.Module) else "it and the original"
+        raise CheckError(f"{whose} differ by {error:.2e} of the output scale, above the tolerance {tolerance:.0e}")
     return error
 
 
