@@ -45,8 +45,8 @@ def _read(path: Path) -> onnx.ModelProto:
     external_data_helper.load_external_data_for_model(model, str(path.parent))
     del model.graph.value_info[:]  # what a file says about its values need not be true
     try:
-        onnx.checker.check_model(model)
         model = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+        onnx.checker.check_model(model)
     except Exception as error:  # the checks of the onnx package raise several types
         raise InputError(f"not a valid network ({_first_line(error)}); export it again") from error
     for value in (*model.graph.input, *model.graph.value_info, *model.graph.output):
