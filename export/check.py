@@ -86,6 +86,7 @@ def open_session(onnx_model: str | Path | onnx.ModelProto) -> onnxruntime.Infere
     """A session of ONNX Runtime on the CPU. Raises ``CheckError`` where it cannot load the model."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what goes wrong arrives as an exception
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # slow where anything else runs
     source = onnx_model.SerializeToString() if isinstance(onnx_model, onnx.ModelProto) else str(onnx_model)
     with _reported():
         return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
