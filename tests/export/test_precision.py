@@ -126,6 +126,19 @@ def test_calibration_methods_bound_the_same_values():
         assert all(2 < value < 50 for value in found[method].values())
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_few_images_calibrate_too_and_too_few_are_refused(method):
+    weight = {"w": np.eye(3, dtype=np.float32)[..., None, None]}
+    images = np.linspace(-1, 3, 2 * 3 * 64, dtype=np.float32).reshape(2, 3, 8, 8)
+    model = make([conv("x", "h", "w"), node("Relu", "h", "y")], ["y"], weight, ("n", 3, 8, 8))
+    assert largest_values(model, ["h"], images, method)["h"] == pytest.approx(3, rel=0.2)
+    fixed = make([conv("x", "h", "w"), node("Relu", "h", "y")], ["y"], weight, (4, 3, 8, 8))
+    with pytest.raises(InputError, match="2 images to calibrate with, but a batch is 4"):
+        largest_values(fixed, ["h"], images, method)
+    with pytest.raises(CheckError, match="h is not finite"):
+        largest_values(model, ["h"], images * np.float32("inf"), "minmax")
+
+
 def test_kept_layers_stay_in_float(residual):
     kept = quantise(residual[1], IMAGES, keep=["conv1/Conv", "Gemm"])
     readers = {n.name: producer(kept.graph, n.input[0]) for n in kept.graph.node if n.op_type in ("Conv", "Gemm")}
