@@ -117,6 +117,8 @@ def _open(path: Path, options: argparse.Namespace) -> _Source:
 def _check_images(model: onnx.ModelProto, evalset: EvalSet | None) -> None:
     shape = [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim[1:]]
     found = list(evalset.images.shape[1:]) if evalset else shape
+    if evalset and len(model.graph.input) > 1:
+        raise InputError(f"--data: the network takes {len(model.graph.input)} inputs, not images alone; leave it out")
     if len(shape) != len(found) or any(n not in (0, m) for n, m in zip(shape, found, strict=True)):
         raise InputError(f"--data: images of {found}, but the network takes {shape}; give the set of that run")
 

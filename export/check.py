@@ -68,7 +68,10 @@ def max_error(
 
 
 def accuracy(onnx_model: str | Path | onnx.ModelProto, evalset: EvalSet) -> float:
-    """The fraction of the images of ``evalset`` that ``onnx_model`` puts in their class, in ONNX Runtime on the CPU."""
+    """The fraction of the images of ``evalset`` that ``onnx_model`` puts in their class, in ONNX Runtime on the CPU.
+
+    Raises ``InputError`` where the network does not give one score for each class.
+    """
     session = open_session(onnx_model)
     logits = _onnx_function(session)
     size = session.get_inputs()[0].shape[0]
@@ -77,8 +80,12 @@ def accuracy(onnx_model: str | Path | onnx.ModelProto, evalset: EvalSet) -> floa
     for start in range(0, len(inputs), size):
         batch = inputs[start : start + size]
         full = batch if len(batch) == size else np.concatenate([batch, inputs[: size - len(batch)]])
-        labels = evalset.labels[start : start + size]
-        right += int((logits([full])[0][: len(labels)].argmax(1) == labels).sum())
+        labels, scores = evalset.labels[start : start + size], logits([full])[0]
+        if scores.ndim != 2:
+            raise InputError(
+                f"--data: the network gives {list(scores.shape)}, not a score for each class; leave it out"
+            )
+        right += int((scores[: len(labels)].argmax(1) == labels).sum())
     return right / len(inputs)
 
 

@@ -53,9 +53,13 @@ def convert(
     if precision == "fp16":
         return to_fp16(model, keep), {"precision": "fp16"}
     if precision == "int8":
+        if len(model.graph.input) > 1:
+            raise InputError(
+                f"int8: the network takes {len(model.graph.input)} inputs, and calibration has images alone"
+            )
         images = calibration.images()
         shape = [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim[1:]]
-        if any(n not in (0, m) for n, m in zip(shape, images.shape[1:], strict=True)):
+        if len(shape) != 3 or any(n not in (0, m) for n, m in zip(shape, images.shape[1:], strict=True)):
             raise InputError(
                 f"--calibration: images of {list(images.shape[1:])}, but the network takes {shape}; give its own"
             )
