@@ -48,6 +48,9 @@ def largest_values(
         batch = images[start : start + step]
         values = dict(zip(names, session.run(names, {entry.name: batch}), strict=True))
         values |= {name: batch for name in tensors if name in inputs}
+        for name, value in values.items():
+            if not np.isfinite(value).all():
+                raise CheckError(f"int8: the value {name} is not finite on the calibration images; check those")
         if method == "minmax":
             for name, value in values.items():
                 largest[name] = max(largest[name], float(np.abs(value).max()))
@@ -58,7 +61,4 @@ def largest_values(
         with contextlib.redirect_stdout(io.StringIO()):
             found = collector.compute_collection_result()
         largest = {name: float(max(abs(found[name][0]), abs(found[name][1]))) for name in tensors}
-    for name, value in largest.items():
-        if not np.isfinite(value):
-            raise CheckError(f"int8: the value {name} is not finite on the calibration images; check those")
     return largest

@@ -16,7 +16,7 @@ from fold.evalset import read_evalset
 
 # Largest difference over the largest output that passes the check: rounding through a few hundred layers for the
 # floating formats. int8 has 127 steps a value, and what counts is its accuracy: this finds what is broken.
-TOLERANCES = {"fp32": 1e-4, "fp16": 1e-2, "int8": 0.25}
+TOLERANCES = {"fp32": 1e-4, "fp16": 1e-2, "int8": 0.5}
 
 
 @dataclass(frozen=True)

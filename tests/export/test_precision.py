@@ -136,7 +136,7 @@ def test_few_images_calibrate_too_and_too_few_are_refused(method):
     with pytest.raises(InputError, match="2 images to calibrate with, but a batch is 4"):
         largest_values(fixed, ["h"], images, method)
     with pytest.raises(CheckError, match="h is not finite"):
-        largest_values(model, ["h"], images * np.float32("inf"), "minmax")
+        largest_values(model, ["h"], images * np.float32("inf"), method)
 
 
 def test_kept_layers_stay_in_float(residual):
