@@ -6,6 +6,7 @@ DATA    ?= digits
 RUN     ?= runs/$(MODEL)-$(notdir $(patsubst %/,%,$(DATA)))
 RUNTIME ?= auto
 BATCH   ?= 1
+PRECISION ?= fp32
 N       ?= 10000
 # WEIGHTS, EPOCHS and LAMBDA: unset means the default of the stage; BUDGET_MS and SPEEDUP: as fast as folding gets.
 
@@ -32,7 +33,7 @@ help: ## list the targets and variables
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 19
 	@echo
 	@echo "  variables, here with their values:"
-	@echo "    MODEL=$(MODEL)  DATA=$(DATA)  RUN=$(RUN)  RUNTIME=$(RUNTIME)  BATCH=$(BATCH)"
+	@echo "    MODEL=$(MODEL)  DATA=$(DATA)  RUN=$(RUN)  RUNTIME=$(RUNTIME)  BATCH=$(BATCH)  PRECISION=$(PRECISION)"
 	@echo "    WEIGHTS=FILE  EPOCHS=N (0 skips training)  LAMBDA=X (depth penalty)  N=$(N) (fuzz)  PYTHON=$(PYTHON)"
 	@echo "    BUDGET_MS=X or SPEEDUP=S (plan)"
 	@echo
@@ -87,8 +88,9 @@ fold: $(READY) ## take those activations out, hoist padding, fine-tune, fold
 	@$(PY) -m train finetune --run '$(RUN)' $(epochs)
 	@$(PY) -m fold fold '$(RUN)'
 
-export: $(READY) ## original and folded network to ONNX, each compared with PyTorch
-	@$(PY) -m export --data '$(RUN)/eval.npz' '$(RUN)/original.safetensors' '$(RUN)/folded.safetensors'
+export: $(READY) ## original and folded network to ONNX in each PRECISION, each compared with PyTorch
+	@$(PY) -m export --precision $(PRECISION) --data '$(RUN)/eval.npz' \
+	  '$(RUN)/original.safetensors' '$(RUN)/folded.safetensors'
 
 trt-bench: ## latency of both, interleaved: TensorRT on a GPU or Jetson, else ONNX Runtime on the CPU
 	@$(BENCH) -m trt_bench bench --runtime $(RUNTIME) --batch $(BATCH) --data '$(RUN)/eval.npz' \

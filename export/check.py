@@ -1,9 +1,9 @@
-"""Does the ONNX file compute what the PyTorch model computes?"""
+"""Does the ONNX file compute what the original network computes?"""
 
 import contextlib
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,63 +12,135 @@ import onnxruntime
 import torch
 from torch import nn
 
-from fold.errors import CheckError
+from fold.errors import CheckError, InputError
+from fold.evalset import EvalSet
 
 TOLERANCE = 1e-4  # of the output scale: float32 rounding through a few hundred layers stays well below
 _BATCHES = (1, 5)  # one image is the special case of many shape computations; 5 is neither 1 nor the traced batch of 2
 _CHUNK = 64  # images of the given set at a time
+_OPEN_SIZE = 64  # pixels, for axes that a network leaves open
+
+Network = nn.Module | str | Path | onnx.ModelProto
 
 
 def check(
-    model: nn.Module,
+    network: Network,
     onnx_model: str | Path | onnx.ModelProto,
     images: np.ndarray | None = None,
     tolerance: float = TOLERANCE,
+    noise: bool = True,
 ) -> float:
     """Return ``max_error``, which is also the smallest tolerance that passes.
 
     Raises ``CheckError`` above ``tolerance``, and where ONNX Runtime cannot run the model.
     """
-    error = max_error(model, onnx_model, images)
+    error = max_error(network, onnx_model, images, noise)
     if not error <= tolerance:  # a NaN fails
-        raise CheckError(
-            f"ONNX Runtime and PyTorch differ by {error:.2e} of the output scale, above the tolerance {tolerance:.0e}"
-        )
+        whose = "ONNX Runtime and PyTorch" if isinstance(network, nn.Module) else "it and the original"
+        raise CheckError(f"{whose} differ by {error:.2e} of the output scale, above the tolerance {tolerance:.0e}")
     return error
 
 
-def max_error(model: nn.Module, onnx_model: str | Path | onnx.ModelProto, images: np.ndarray | None = None) -> float:
-    """Largest absolute difference of ONNX Runtime (CPU) from PyTorch, over the largest absolute output, in float32.
+def max_error(
+    network: Network, onnx_model: str | Path | onnx.ModelProto, images: np.ndarray | None = None, noise: bool = True
+) -> float:
+    """Largest absolute difference of ``onnx_model`` from ``network``, over the largest absolute output.
 
-    Both see normal noise in batches of 1 and 5, and ``images``, float32 [N,C,H,W], where given. The model is taken as
-    in eval mode and not modified. NaN where an output is not finite. Raises ``CheckError`` where ONNX Runtime cannot
-    load or run the model.
+    ``network`` is a PyTorch model (float32, taken as in eval mode and not modified) or another ONNX model, which runs
+    in ONNX Runtime on the CPU as ``onnx_model`` does. Both see normal noise in batches of 1 and 5 (or the one that they
+    take; and in two sizes where that is open), unless ``noise`` is False, and ``images``, float32 [N,C,H,W], where
+    given. NaN where an output is not finite. Raises ``CheckError`` where ONNX Runtime cannot load or run a model.
     """
-    model = copy.deepcopy(model).cpu().eval()
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what goes wrong arrives as an exception
-    source = onnx_model.SerializeToString() if isinstance(onnx_model, onnx.ModelProto) else str(onnx_model)
-    with _reported():
-        session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-    [entry] = session.get_inputs()
-    noise = np.random.default_rng(0)
-    batches = [noise.standard_normal((size, *entry.shape[1:]), dtype=np.float32) for size in _BATCHES]
-    if images is not None:
-        batches += [images[start : start + _CHUNK] for start in range(0, len(images), _CHUNK)]
+    session = open_session(onnx_model)
+    actual, expected = _onnx_function(session), _function(network)
     difference = scale = np.float32(0)
-    for batch in batches:
-        with _reported():
-            [output] = session.run(None, {entry.name: batch})
-        with torch.no_grad():
-            expected = model(torch.from_numpy(batch)).numpy()
-        if output.shape != expected.shape:
-            raise CheckError(f"ONNX Runtime gives shape {list(output.shape)}, PyTorch {list(expected.shape)}")
-        with np.errstate(invalid="ignore"):  # inf - inf
-            difference = np.maximum(difference, np.abs(output - expected).max())  # keeps a NaN, which max() may lose
-        scale = np.maximum(scale, np.abs(expected).max())
+    for batch in _batches(session, images, noise):
+        for output, reference in zip(actual(batch), expected(batch), strict=True):
+            if output.shape != reference.shape:
+                raise CheckError(f"ONNX Runtime gives shape {list(output.shape)} instead of {list(reference.shape)}")
+            with np.errstate(invalid="ignore"):  # inf - inf
+                # np.maximum keeps a NaN, which max() may lose
+                difference = np.maximum(difference, np.abs(output - reference).max(initial=0))
+            scale = np.maximum(scale, np.abs(reference).max(initial=0))
     if not np.isfinite(difference) or not np.isfinite(scale):
         return math.nan
     return float(difference / scale) if scale else float(difference)
+
+
+def accuracy(onnx_model: str | Path | onnx.ModelProto, evalset: EvalSet) -> float:
+    """The fraction of the images of ``evalset`` that ``onnx_model`` puts in their class, in ONNX Runtime on the CPU.
+
+    Raises ``InputError`` where the network does not give one score for each class.
+    """
+    session = open_session(onnx_model)
+    logits = _onnx_function(session)
+    size = session.get_inputs()[0].shape[0]
+    size = size if isinstance(size, int) else _CHUNK
+    inputs, right = evalset.inputs(), 0
+    for start in range(0, len(inputs), size):
+        batch = inputs[start : start + size]
+        full = batch if len(batch) == size else np.concatenate([batch, inputs[: size - len(batch)]])
+        labels, scores = evalset.labels[start : start + size], logits([full])[0]
+        if scores.ndim != 2:
+            raise InputError(
+                f"--data: the network gives {list(scores.shape)}, not a score for each class; leave it out"
+            )
+        right += int((scores[: len(labels)].argmax(1) == labels).sum())
+    return right / len(inputs)
+
+
+def open_session(onnx_model: str | Path | onnx.ModelProto) -> onnxruntime.InferenceSession:
+    """A session of ONNX Runtime on the CPU. Raises ``CheckError`` where it cannot load the model."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what goes wrong arrives as an exception
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # slow where anything else runs
+    source = onnx_model.SerializeToString() if isinstance(onnx_model, onnx.ModelProto) else str(onnx_model)
+    with _reported():
+        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+
+def _batches(
+    session: onnxruntime.InferenceSession, images: np.ndarray | None, noise: bool
+) -> Iterator[list[np.ndarray]]:
+    entries = session.get_inputs()
+    for entry in entries:
+        if entry.type != "tensor(float)":
+            raise InputError(f"input {entry.name} is {entry.type}; export takes networks of float32 inputs")
+    random = np.random.default_rng(0)
+    fixed = entries[0].shape[0] if entries[0].shape and isinstance(entries[0].shape[0], int) else None
+    is_open = any(not isinstance(n, int) for entry in entries for n in entry.shape[1:])
+    for size in _OPEN_SIZE, *([2 * _OPEN_SIZE] if is_open else []):
+        for count in ((fixed,) if fixed else _BATCHES) if noise else ():
+            shapes = [
+                [n if isinstance(n, int) else count if axis == 0 else size for axis, n in enumerate(entry.shape)]
+                for entry in entries
+            ]
+            yield [random.standard_normal(shape, dtype=np.float32) for shape in shapes]
+    step = fixed or _CHUNK
+    for start in range(0, 0 if images is None else len(images) - (len(images) % fixed if fixed else 0), step):
+        yield [images[start : start + step]]
+
+
+def _function(network: Network) -> Callable[[list[np.ndarray]], list[np.ndarray]]:
+    if not isinstance(network, nn.Module):
+        return _onnx_function(open_session(network))
+    model = copy.deepcopy(network).cpu().eval()
+
+    def run(inputs: list[np.ndarray]) -> list[np.ndarray]:
+        with torch.no_grad():
+            return [model(*map(torch.from_numpy, inputs)).numpy()]
+
+    return run
+
+
+def _onnx_function(session: onnxruntime.InferenceSession) -> Callable[[list[np.ndarray]], list[np.ndarray]]:
+    names = [entry.name for entry in session.get_inputs()]
+
+    def run(inputs: list[np.ndarray]) -> list[np.ndarray]:
+        with _reported():
+            return session.run(None, dict(zip(names, inputs, strict=True)))
+
+    return run
 
 
 @contextlib.contextmanager

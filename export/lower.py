@@ -5,6 +5,7 @@ import contextlib
 import copy
 import io
 import logging
+import re
 from collections import Counter
 from collections.abc import Iterator
 
@@ -12,46 +13,59 @@ import onnx
 import torch
 from torch import nn
 
+from export.opset import step_down
 from fold.errors import CheckError, InputError
 
 _PROTOBUF_LIMIT = 2**31  # bytes; one ONNX file cannot be larger
+_EXPORTERS_OLDEST = 18  # opset; from there `step_down` goes on
 
 
-def lower(model: nn.Module, example: torch.Tensor, opset: int = 20) -> onnx.ModelProto:
+def lower(
+    model: nn.Module, example: torch.Tensor, opset: int = 20, batch: int | None = None, dynamic_size: bool = False
+) -> onnx.ModelProto:
     """Translate ``model`` (as in eval mode; it is not modified) to ONNX with its weights inside.
 
     ``example`` is [N,C,H,W], N any; the result takes ``input`` [batch,C,H,W] and gives ``logits`` [batch,...], where
-    batch is dynamic and the rest fixed. Nodes are named after the PyTorch module that they come from.
+    batch is dynamic, or the number ``batch``, and the rest fixed. With ``dynamic_size`` H and W are dynamic too. Nodes
+    are named after the PyTorch module that they come from.
 
-    Raises ``InputError`` where the model cannot be traced, translated, or depends on the batch size, and
-    ``CheckError`` where the exporter produced an opset that is not ``opset``.
+    Raises ``InputError`` where the model cannot be traced or translated, or depends on a size that is to be dynamic,
+    and ``CheckError`` where the exporter produced an opset that is not ``opset``.
     """
     model = copy.deepcopy(model).cpu().eval()
     if sum(t.numel() * t.element_size() for t in model.state_dict().values()) >= _PROTOBUF_LIMIT:
         raise InputError("the weights exceed 2 GB, more than one ONNX file can hold; export a smaller model")
-    batch = ({0: torch.export.Dim("batch")},)
-    program = _trace(model, example.detach().cpu(), batch)
+    dimensions = {0: torch.export.Dim("batch")} if batch is None else {}
+    if dynamic_size:
+        dimensions |= dict.fromkeys((2, 3), torch.export.Dim.DYNAMIC)  # not Dim: a stride limits what sizes it takes
+    # a batch of 1 would be taken for a constant where it is to be dynamic
+    example = example[:1].detach().cpu().expand(batch or 2, *example.shape[1:]).clone()
+    program = _trace(model, example, dimensions)
     try:
         with _quiet():
             exported = torch.onnx.export(
                 program,
                 input_names=["input"],
                 output_names=["logits"],
-                opset_version=opset,
+                opset_version=max(opset, _EXPORTERS_OLDEST),
                 dynamo=True,
                 verbose=False,
-                dynamic_shapes=batch,
+                dynamic_shapes=(dimensions,) if dimensions else None,
             )
     except torch.onnx.OnnxExporterError as error:
         message = _first_line(error.__cause__ or error)
         raise InputError(f"ONNX cannot express the model ({message}); replace that operation") from error
     proto = exported.model_proto
+    _name_nodes(proto.graph)
+    if opset == _EXPORTERS_OLDEST - 1:
+        step_down(proto)
     produced = next(entry.version for entry in proto.opset_import if entry.domain == "")
     if produced != opset:
         raise CheckError(f"opset {opset} was asked for, the exporter produced opset {produced}; use --opset {produced}")
     if len(proto.graph.output) != 1:
         raise InputError(f"the model has {len(proto.graph.output)} outputs; export takes models that return one tensor")
-    _name_nodes(proto.graph)
+    if dynamic_size:
+        _name_size(proto.graph)
     _strip_metadata(proto)
     # The exporter writes its newest IR version. The oldest one that knows the opset (9 for opset 20) says the same,
     # and runtimes of the same age as the opset accept it too.
@@ -59,14 +73,17 @@ def lower(model: nn.Module, example: torch.Tensor, opset: int = 20) -> onnx.Mode
     return proto
 
 
-def _trace(model: nn.Module, example: torch.Tensor, dynamic_shapes: tuple) -> torch.export.ExportedProgram:
-    # Not left to torch.onnx.export, which would silently fall back on a fixed batch size.
-    two = torch.cat([example[:1], example[:1]])  # a batch of 1 would be taken for a constant
+def _trace(model: nn.Module, example: torch.Tensor, dimensions: dict) -> torch.export.ExportedProgram:
+    # Not left to torch.onnx.export, which would silently fall back on fixed sizes.
     try:
         with _quiet(), torch.no_grad():
-            return torch.export.export(model, (two,), dynamic_shapes=dynamic_shapes, strict=False)
+            return torch.export.export(model, (example,), dynamic_shapes=(dimensions,), strict=False)
     except Exception as error:  # whatever the model's own forward may raise, too
         if "Constraints violated" in str(error):
+            if len(dimensions) > 1:
+                raise InputError(
+                    "the model works only for some image sizes, so its size cannot be dynamic; export it without that"
+                ) from error
             raise InputError(
                 "the model works only for some batch sizes, so its batch cannot be dynamic; "
                 "take the batch size from the input, as in x.flatten(1)"
@@ -95,6 +112,16 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
+
+
+def _name_size(graph: onnx.GraphProto) -> None:
+    """Call the dynamic axes 2 and 3 of the input ``height`` and ``width``, also where other shapes refer to them."""
+    dims = graph.input[0].type.tensor_type.shape.dim
+    names = {dims[axis].dim_param: name for axis, name in ((2, "height"), (3, "width"))}
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param:
+                dim.dim_param = re.sub(r"\w+", lambda word: names.get(word[0], word[0]), dim.dim_param)
 
 
 def _name_nodes(graph: onnx.GraphProto) -> None:

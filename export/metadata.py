@@ -2,18 +2,21 @@
 
 import json
 
+import onnx
 import torch
 from torch import nn
 
 from fold.cost import cost, depth
 
+PREFIX = "layer_folding."
 
-def describe(model: nn.Module, recipe: dict) -> dict[str, str]:
-    """The metadata of ``model`` and its checkpoint's ``recipe``: names to text.
 
-    ``layer_folding.depth`` weighted layers on the longest path; ``.parameters`` and ``.macs`` (of one image) counts;
-    ``.accuracy`` the fraction of images classified right at this stage, where it was measured; ``.precision``;
-    ``.model`` the network's name; ``.recipe`` the whole recipe, JSON.
+def describe(model: nn.Module, recipe: dict) -> dict[str, object]:
+    """What is known of ``model`` from its checkpoint's ``recipe``.
+
+    ``depth`` weighted layers on the longest path; ``parameters`` and ``macs`` (of one image) counts; ``accuracy`` the
+    fraction of images classified right at this stage, where it was measured; ``model`` the network's name; ``recipe``
+    the whole recipe, JSON.
     """
     example = torch.zeros(1, *recipe["input_shape"])
     costs = cost(model, example)
@@ -21,11 +24,15 @@ def describe(model: nn.Module, recipe: dict) -> dict[str, str]:
         "depth": depth(model, example),
         "parameters": costs.parameters,
         "macs": costs.macs,
-        "precision": "fp32",
         "model": recipe["model"]["spec"].rpartition(":")[2],
         "recipe": json.dumps(recipe, allow_nan=False),
     }
     accuracy = recipe.get("accuracy", {}).get(recipe["stage"])
-    if accuracy is not None:
-        values["accuracy"] = accuracy
-    return {f"layer_folding.{name}": str(value) for name, value in values.items()}
+    return values if accuracy is None else values | {"accuracy": accuracy}
+
+
+def write(model: onnx.ModelProto, values: dict[str, object]) -> None:
+    """Put ``values`` into the metadata of ``model``, in place of entries of the same names; the rest stays."""
+    entries = {entry.key: entry.value for entry in model.metadata_props}
+    entries |= {f"{PREFIX}{name}": str(value) for name, value in values.items()}
+    onnx.helper.set_model_props(model, entries)

@@ -129,6 +129,7 @@ def _pretrain(options: argparse.Namespace) -> None:
             file=sys.stderr,
         )
     data.save_eval_set(options.run / "eval.npz", dataset)
+    data.save_calibration_set(options.run / "calib.npz", dataset)
     _write(path, model, recipe)
 
 

@@ -103,11 +103,27 @@ def batches(split: Split, batch_size: int, generator: torch.Generator | None = N
 def save_eval_set(path: str | Path, dataset: Dataset) -> None:
     """Write the test split for evaluation without torch: an ``.npz`` (no pickle) of images uint8 [N, C, H, W],
     labels int64 [N], mean and std float32 [C]."""
+    _save(path, dataset, dataset.test)
+
+
+def save_calibration_set(path: str | Path, dataset: Dataset, count: int = 512, seed: int = 0) -> None:
+    """Write up to ``count`` training images, drawn with ``seed``, as many of each class, as `save_eval_set` does."""
+    shuffled = torch.randperm(len(dataset.train.labels), generator=torch.Generator().manual_seed(seed))
+    labels = dataset.train.labels.cpu()[shuffled]
+    # the first of every class, then the second of every class, ...
+    turns = torch.stack([(labels == label).cumsum(0) * (labels == label) for label in range(len(dataset.classes))]).sum(
+        0
+    )
+    index = shuffled[turns.argsort(stable=True)[:count]]
+    _save(path, dataset, Split(dataset.train.images.cpu()[index], dataset.train.labels.cpu()[index]))
+
+
+def _save(path: str | Path, dataset: Dataset, split: Split) -> None:
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         np.savez(
             file,
-            images=dataset.test.images.cpu().numpy(),
-            labels=dataset.test.labels.cpu().numpy(),
+            images=split.images.cpu().numpy(),
+            labels=split.labels.cpu().numpy(),
             mean=np.array(dataset.mean, np.float32),
             std=np.array(dataset.std, np.float32),
         )

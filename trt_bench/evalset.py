@@ -25,18 +25,19 @@ def load(path: str | Path) -> EvalSet:
     """Read ``images``, ``labels``, ``mean`` and ``std`` of an .npz file. Raises InputError; nothing is unpickled."""
     names = ("images", "labels", "mean", "std")
     if not Path(path).is_file():
-        raise InputError(f"--data {path}: no such file; `python -m export` writes eval.npz")
+        raise InputError(f"--data {path}: no such file; `python -m train pretrain` writes eval.npz")
     try:
         with open(path, "rb") as file:
             archive = np.load(file, allow_pickle=False)
             images, labels, mean, std = (archive[name] for name in names)
     except Exception as error:  # numpy, zipfile and zlib each raise their own for a damaged file
         raise InputError(
-            f"--data {path}: not an .npz file with {', '.join(names)} ({error}); `python -m export` writes eval.npz"
+            f"--data {path}: not an .npz file with {', '.join(names)} ({error}); "
+            "`python -m train pretrain` writes eval.npz"
         ) from error
     wrong = _wrong(images, labels, mean, std)
     if wrong:
-        raise InputError(f"--data {path}: {wrong}; `python -m export` writes eval.npz")
+        raise InputError(f"--data {path}: {wrong}; `python -m train pretrain` writes eval.npz")
     return EvalSet(str(path), images, labels, mean, std)
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fold.errors import InputError
-from train.data import RGB_MEAN, RGB_STD, Split, augment, batches, load, normalise, save_eval_set
+from train.data import RGB_MEAN, RGB_STD, Split, augment, batches, load, normalise, save_calibration_set, save_eval_set
 
 
 @pytest.fixture(autouse=True)
@@ -370,3 +370,14 @@ def test_eval_set_holds_the_test_split_and_no_pickle(folder, tmp_path):
             assert file[key].dtype == np.float32
             np.testing.assert_array_equal(file[key], np.float32(value))
     assert [p.name for p in path.parent.iterdir()] == ["eval.npz"]
+
+
+def test_calibration_set_is_training_images_of_all_classes_alike(tmp_path):
+    digits = load("digits", 8)
+    for name in ("a.npz", "b.npz"):
+        save_calibration_set(tmp_path / name, digits, count=55)
+    first, second = (np.load(tmp_path / name, allow_pickle=False) for name in ("a.npz", "b.npz"))
+    assert sorted(np.bincount(first["labels"], minlength=10)) == [5] * 5 + [6] * 5
+    np.testing.assert_array_equal(first["images"], second["images"])
+    train = {image.tobytes() for image in digits.train.images.numpy()}
+    assert first["images"].shape == (55, 1, 8, 8) and all(image.tobytes() in train for image in first["images"])

@@ -1,0 +1,40 @@
+"""Simplifying ONNX files: time and number of nodes beside onnxsim and onnxslim, on the same files."""
+
+from collections.abc import Callable
+
+import onnx
+import onnxsim
+import onnxslim
+import torch
+
+from benchmarks.measure import Progress, Row, interleave
+from benchmarks.support import NETWORKS
+from export import lower, simplify
+from fold.checkpoint import build
+
+ROUNDS = 5
+NAMES = ("resnet18", "mobilenet_v2", "densenet121")
+
+
+def run(progress: Progress) -> list[Row]:
+    """Three networks of torchvision, as torch exports them; timed from memory to memory."""
+    return [beside_others(name, exported(name), ROUNDS, progress) for name in NAMES]
+
+
+def exported(name: str) -> onnx.ModelProto:
+    """A network of benchmarks.support as ONNX of opset 20, not simplified."""
+    network = NETWORKS[name]
+    model = build(f"{network.source}:{name}", network.arguments).eval()
+    return lower(model, torch.zeros(1, 3, network.pixels, network.pixels))
+
+
+def beside_others(name: str, model: onnx.ModelProto, rounds: int, progress: Progress) -> Row:
+    """Time all three on ``model``; each says in its name how many nodes it leaves."""
+    simplifiers: dict[str, Callable[[], onnx.ModelProto]] = {
+        "onnxsim": lambda: onnxsim.simplify(model)[0],
+        "onnxslim": lambda: onnxslim.slim(model),
+        "export.simplify": lambda: simplify(model)[0],
+    }
+    nodes = {contender: len(call().graph.node) for contender, call in simplifiers.items()}
+    contenders = {f"{contender}: {nodes[contender]} nodes": call for contender, call in simplifiers.items()}
+    return interleave(f"{name}, {len(model.graph.node)} nodes", contenders, rounds, progress)

@@ -1,0 +1,166 @@
+"""Which networks go to ONNX: each exported at opsets 17 and 20, simplified, and compared with PyTorch in ONNX Runtime.
+
+    python -m benchmarks.export_support resnet18 mixnet_s            # the table of these two, on stdout
+    python -m benchmarks.export_support -o docs/export-support.md    # the page of all networks
+
+The networks are those of benchmarks.support, with random weights; nothing is downloaded. Beside the number of nodes
+stand those that onnxsim and onnxslim leave of the same file. Exit codes: 0 every network passed, 1 one failed, and the
+table says how, 2 bad input.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import onnx
+import onnxsim
+import onnxslim
+import torch
+
+from benchmarks.support import NETWORKS, SEED, randomise_statistics, redraw_constants
+from export import lower, max_error, simplify
+from export.check import TOLERANCE
+from fold import CheckError, InputError
+from fold.checkpoint import build
+from fold.cli import Parser, run
+from fold.files import write_text
+
+OPSETS = (17, 20)
+NEEDLESS = ("Identity", "Dropout", "Constant", "BatchNormalization", "Pad")
+
+
+@dataclass(frozen=True)
+class Export:
+    """One export: nodes as exported, as simplified here and by others, and the error over the largest output."""
+
+    exported: int
+    nodes: int
+    onnxsim: int
+    onnxslim: int
+    left: dict[str, int]  # of NEEDLESS, those that stay
+    error: float
+
+    @property
+    def failure(self) -> str | None:
+        """What is wrong with it; None if nothing is."""
+        if not self.error <= TOLERANCE:
+            return f"off by {self.error:.0e}"
+        if self.nodes > min(self.onnxsim, self.onnxslim):
+            return f"{self.nodes} nodes, {self.onnxsim} by onnxsim, {self.onnxslim} by onnxslim"
+        return None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A network in the table: its exports by opset, or where it stopped."""
+
+    name: str
+    exports: dict[int, Export]
+    failure: str | None = None
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = Parser(prog="python -m benchmarks.export_support", description=__doc__)
+    parser.add_argument("networks", nargs="*", metavar="NETWORK", help="one of the list; all of them by default")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write a page with the table to FILE")
+    options = parser.parse_args(arguments)
+    for name in options.networks:
+        if name not in NETWORKS:
+            raise InputError(f"{name}: not in the list; choose from {', '.join(NETWORKS)}")
+    rows = []
+    for name in options.networks or NETWORKS:
+        started = time.perf_counter()
+        rows.append(measure(name))
+        print(f"{name}: {rows[-1].failure or 'passes'}, {time.perf_counter() - started:.1f} s", file=sys.stderr)
+        gc.collect()
+    if options.output:
+        write_text(options.output, page(rows))
+    else:
+        print(table(rows))
+    failed = [row.name for row in rows if row.failure]
+    if failed:
+        raise CheckError(f"{len(failed)} of {len(rows)} networks failed, the table says how: {', '.join(failed)}")
+
+
+def measure(name: str) -> Row:
+    """Both exports of one network. Whatever goes wrong becomes the failure of its row: the other networks still run."""
+    network = NETWORKS[name]
+    torch.manual_seed(SEED)
+    exports = {}
+    try:
+        model = build(f"{network.source}:{name}", network.arguments).eval()
+        redraw_constants(model)
+        example = torch.randn(2, 3, network.pixels, network.pixels)
+        randomise_statistics(model, example)
+        for opset in OPSETS:
+            lowered = lower(model, example, opset)
+            simple, before, after = simplify(lowered)
+            exports[opset] = Export(
+                before.total(),
+                after.total(),
+                *others(lowered),
+                {operator: after[operator] for operator in NEEDLESS if after[operator]},
+                max_error(model, simple),
+            )
+    except Exception as error:
+        return Row(name, exports, f"{type(error).__name__}: {' '.join(str(error).split())}")
+    failures = [f"opset {opset}: {export.failure}" for opset, export in exports.items() if export.failure]
+    return Row(name, exports, "; ".join(failures) or None)
+
+
+def others(model: onnx.ModelProto) -> tuple[int, int]:
+    """The number of nodes that onnxsim and onnxslim leave of ``model``."""
+    return len(onnxsim.simplify(model)[0].graph.node), len(onnxslim.slim(model).graph.node)
+
+
+def table(rows: list[Row]) -> str:
+    """Markdown, a line for each network."""
+    header = ["network", "from"]
+    header += [f"opset {opset}: {what}" for opset in OPSETS for what in ("nodes", "onnxsim, onnxslim", "error")]
+    header += ["needless nodes that stay"]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *map(_cells, rows)))
+
+
+def _cells(row: Row) -> list[str]:
+    cells = [row.name, NETWORKS[row.name].source.partition(".")[0]]
+    for opset in OPSETS:
+        export = row.exports.get(opset)
+        cells += (
+            [f"{export.exported} => {export.nodes}", f"{export.onnxsim}, {export.onnxslim}", f"{export.error:.0e}"]
+            if export
+            else ["-"] * 3
+        )
+    left = sum((Counter(export.left) for export in row.exports.values()), Counter())
+    stays = ", ".join(f"{operator} {count}" for operator, count in left.items()) or "none"
+    return [*cells, f"**FAILED: {row.failure}**" if row.failure else stays]
+
+
+def page(rows: list[Row]) -> str:
+    """The table with what it means and how it came about."""
+    packages = ("torch", "torchvision", "timm", "onnx", "onnxruntime", "onnxsim", "onnxslim")
+    versions = ", ".join(f"{package} {version(package)}" for package in packages)
+    passed = sum(row.failure is None for row in rows)
+    return f"""\
+# Networks that go to ONNX
+
+{passed} of {len(rows)} networks pass. Written by `python -m benchmarks.export_support` with {versions}, seed {SEED}.
+
+Each network, with random weights and random BatchNorm statistics, is exported at opsets {OPSETS[0]} and {OPSETS[1]}
+with a dynamic batch, simplified, and compared with PyTorch in ONNX Runtime on random images, one and five at a time. It
+passes if the largest difference is at most {TOLERANCE:.0e} of the largest output, and if no more nodes stay than
+onnxsim and onnxslim leave of the same file. The last column counts, over both opsets, what stays of
+{", ".join(NEEDLESS)}: a BatchNormalization with an activation and no layer behind it is one that
+TensorRT needs too.
+
+{table(rows)}
+"""
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

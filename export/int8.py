@@ -1,0 +1,117 @@
+"""Quantised networks as TensorRT wants them: explicit QuantizeLinear and DequantizeLinear nodes.
+
+ONNX Runtime's quantiser puts one pair behind each value. TensorRT wants them where they fuse: on what a layer reads,
+and on the shortcut of a residual addition, but not between the convolution and the addition that ends it (TensorRT
+Developer Guide, "Q/DQ Layer-Placement Recommendations"). So the pairs are placed here, one for each reader, and ONNX
+Runtime does the histograms. Everything is symmetric, zero points are 0, weights have a scale per output channel, and
+biases stay float.
+"""
+
+from collections.abc import Collection
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+
+from export.calibrate import largest_values
+from export.graph import constant
+from export.linear import WEIGHTED
+from fold.errors import InputError
+
+_LEVELS = 127  # -128 is not used: the scale is symmetric
+
+
+def quantise(
+    model: onnx.ModelProto, images: np.ndarray, method: str = "entropy", keep: Collection[str] = ()
+) -> onnx.ModelProto:
+    """``model`` with int8 pairs on all its layers of constant weights, calibrated on ``images`` float32 [N,C,H,W].
+
+    ``method`` is one of `export.calibrate.METHODS`; ``keep`` names nodes, or operators, that stay in float. Raises
+    ``InputError`` where nothing is left to quantise.
+    """
+    graph = gs.import_onnx(model)
+    layers = [node for node in graph.nodes if _is_layer(node) and not {node.name, node.op} & set(keep)]
+    if not layers:
+        raise InputError(
+            "int8: no Conv, Gemm or MatMul with constant weights is left to quantise; use another precision"
+        )
+    edges = [(node, 0) for node in layers] + shortcuts(graph, keep)
+    tensors = list(dict.fromkeys(node.inputs[index].name for node, index in edges))
+    largest = largest_values(model, tensors, images, method)
+    scales = {name: gs.Constant(f"{name}_scale", _scale(np.array(value))) for name, value in largest.items()}
+    zero = gs.Constant("int8_zero", np.zeros((), np.int8))
+    for node, index in edges:
+        _insert(graph, node, index, scales[node.inputs[index].name], zero)
+    for node in layers:
+        weight, axis = node.inputs[1].values, _channel_axis(node)
+        others = tuple(i for i in range(weight.ndim) if i != axis)
+        scale = _scale(np.abs(weight.astype(np.float64)).max(axis=others))
+        name = node.inputs[1].name
+        _insert(
+            graph,
+            node,
+            1,
+            gs.Constant(f"{name}_scale_{node.name}", scale),
+            gs.Constant(f"{name}_zero_{node.name}", np.zeros(len(scale), np.int8)),
+            axis,
+        )
+    result = gs.export_onnx(graph.toposort())
+    for entry in model.metadata_props:
+        result.metadata_props.add(key=entry.key, value=entry.value)
+    return result
+
+
+def shortcuts(graph: gs.Graph, keep: Collection[str] = ()) -> list[tuple[gs.Node, int]]:
+    """The inputs of residual additions that a layer does not end: where both are layers, the one with fewer before it.
+
+    The other one, the layer of the main branch, fuses with the addition.
+    """
+    depths: dict[str, int] = {}
+    found = []
+    for node in graph.nodes:
+        before = [depths.get(x.name, 0) for x in node.inputs]
+        depths |= dict.fromkeys((x.name for x in node.outputs), max(before, default=0) + (node.op in WEIGHTED))
+        if node.op != "Add" or {node.name, node.op} & set(keep) or any(isinstance(x, gs.Constant) for x in node.inputs):
+            continue
+        ends = [bool(x.inputs) and _is_layer(x.inputs[0]) for x in node.inputs]
+        if all(ends):
+            found.append((node, 0 if before[0] < before[1] else 1))
+        elif any(ends):
+            found.append((node, ends.index(False)))
+    return found
+
+
+def _is_layer(node: gs.Node) -> bool:
+    weight = constant(node, 1)
+    return node.op in WEIGHTED and weight is not None and weight.dtype == np.float32 and weight.ndim > 1
+
+
+def _channel_axis(node: gs.Node) -> int:
+    match node.op:
+        case "Conv":
+            return 0
+        case "Gemm":
+            return 0 if node.attrs.get("transB", 0) else 1
+        case "ConvTranspose":
+            return 1
+    return constant(node, 1).ndim - 1
+
+
+def _scale(largest: np.ndarray) -> np.ndarray:
+    """The step between levels; 1 where there is nothing but zeros, which any step represents."""
+    return np.where(largest > 0, largest / _LEVELS, 1).astype(np.float32)
+
+
+def _insert(
+    graph: gs.Graph, node: gs.Node, index: int, scale: gs.Constant, zero: gs.Constant, axis: int | None = None
+) -> None:
+    tensor = node.inputs[index]
+    name = f"{tensor.name}/{node.name}"
+    attributes = {} if axis is None else {"axis": axis}
+    quantised = gs.Variable(f"{name}/quantised", np.int8)
+    restored = gs.Variable(f"{name}/dequantised", np.float32, tensor.shape)
+    node.inputs[index] = restored
+    graph.nodes += [
+        gs.Node("QuantizeLinear", f"{name}/QuantizeLinear", attributes, [tensor, scale, zero], [quantised]),
+        gs.Node("DequantizeLinear", f"{name}/DequantizeLinear", attributes, [quantised, scale, zero], [restored]),
+    ]

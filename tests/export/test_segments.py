@@ -1,0 +1,35 @@
+import json
+
+import onnx
+from torch import nn
+
+from export import segments
+from export.segments import Segment, write_segments
+
+
+def test_identical_shapes_are_written_once(tmp_path, monkeypatch):
+    def conv(stride=1):
+        return nn.Conv2d(3, 4, 3, stride, bias=True)
+
+    found = [
+        Segment("a:b", conv(), (3, 8, 8)),
+        Segment("b:c", conv(2), (3, 8, 8)),
+        Segment("c:d", conv(), (3, 8, 8)),
+        Segment("d:e", conv(), (3, 9, 8)),
+    ]
+    index = write_segments(iter(found), tmp_path, opset=17, batch=2)
+    assert [(entry["input_shape"], entry["segments"]) for entry in index["files"]] == [
+        ([3, 8, 8], ["a:b", "c:d"]),
+        ([3, 8, 8], ["b:c"]),
+        ([3, 9, 8], ["d:e"]),
+    ]
+    assert json.loads((tmp_path / "segments.json").read_text()) == index
+    names = [entry["file"] for entry in index["files"]]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*names, "segments.json"])
+    for entry in index["files"]:
+        model = onnx.load(tmp_path / entry["file"])
+        assert [node.op_type for node in model.graph.node] == ["Conv"]
+        assert [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim] == [2, *entry["input_shape"]]
+        assert model.opset_import[0].version == 17
+    monkeypatch.setattr(segments, "lower", None)  # what is there already is not exported again
+    assert write_segments(found, tmp_path, opset=17, batch=2) == index
