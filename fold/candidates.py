@@ -9,10 +9,10 @@ from itertools import combinations, count
 
 from torch import Tensor, fx, nn
 
+from fold.folding import Merge, describe_region
 from fold.graph import is_activation
 from fold.layers import is_addition, is_concatenation, is_weighted, operands
 from fold.regions import Region, find_regions
-from fold.folding import Merge, describe_region
 from fold.spans import Span, Spans
 from fold.trace import trace
 
