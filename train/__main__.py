@@ -244,7 +244,7 @@ def _in_words(accuracy: dict[str, float]) -> str:
 
 
 def _accuracy(model: nn.Module, dataset: data.Dataset) -> float:
-    return loop.accuracy(model, dataset.test, dataset)
+    return loop.accuracy(model, dataset)
 
 
 def _example(recipe: dict) -> torch.Tensor:

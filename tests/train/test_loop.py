@@ -46,7 +46,7 @@ def test_it_learns(tmp_path):
     torch.manual_seed(0)
     model, data = build("mobilenetv2-digits", 2, 1), dataset()
     train(model, data, tmp_path, "pretrain", Hyperparameters(12, 8, 0.05, 5e-4, 0))
-    assert accuracy(model, data.test, data) > 0.9
+    assert accuracy(model, data) > 0.9
 
 
 def test_it_writes_down_what_happened(tmp_path, capsys):
@@ -57,7 +57,7 @@ def test_it_writes_down_what_happened(tmp_path, capsys):
     assert [(row["stage"], row["epoch"]) for row in written] == [("prefold", "1"), ("prefold", "2"), ("prefold", "3")]
     alphas = {name: gate.alpha.item() for name, gate in gates(model).items()}
     assert {name: float(written[-1][name]) for name in alphas} == alphas and len(alphas) == 13
-    assert float(written[-1]["accuracy"]) == accuracy(model, data.test, data)
+    assert float(written[-1]["accuracy"]) == accuracy(model, data)
     assert (tmp_path / "gates.png").read_bytes().startswith(b"\x89PNG")
     out, err = capsys.readouterr()
     assert out == "" and [line.split("  ")[0] for line in err.splitlines()] == [f"prefold {i}/3" for i in (1, 2, 3)]
@@ -93,18 +93,18 @@ def test_an_interrupted_run_ends_like_an_unbroken_one(tmp_path, monkeypatch, cap
 
 def stop_at(monkeypatch, epoch: int) -> None:
     """Ctrl-C in the middle of ``epoch``: at its second batch of four."""
-    import train.loop
+    import train.batches
 
     calls = []
 
-    def interrupted(images, generator, padding, flip):
+    def interrupted(*arguments):
         calls.append(1)
         if len(calls) == 4 * (epoch - 1) + 2:
             raise KeyboardInterrupt
-        return augment(images, generator, padding, flip)
+        return augment(*arguments)
 
-    augment = train.loop.augment
-    monkeypatch.setattr(train.loop, "augment", interrupted)
+    augment = train.batches.augment
+    monkeypatch.setattr(train.batches, "augment", interrupted)
 
 
 def test_gates_have_no_weight_decay(tmp_path):
