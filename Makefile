@@ -7,6 +7,8 @@ RUN     ?= runs/$(MODEL)-$(notdir $(patsubst %/,%,$(DATA)))
 RUNTIME ?= auto
 BATCH   ?= 1
 N       ?= 10000
+LAMBDAS ?= 0.05 0.1 0.25 0.5 1
+ENGINE  ?= sequential
 # WEIGHTS, EPOCHS and LAMBDA: unset means the default of the stage.
 
 # OpenMP threads that spin while they wait make PyTorch many times slower on a machine that does anything else.
@@ -23,7 +25,7 @@ weights := $(if $(WEIGHTS),--weights '$(WEIGHTS)')
 lambda  := $(if $(LAMBDA),--lambda $(LAMBDA))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fuzz bench support lint prefold fold export trt-bench clean
+.PHONY: help setup demo test fuzz bench support lint prefold fold sweep export trt-bench clean
 .NOTPARALLEL:
 
 help: ## list the targets and variables
@@ -31,6 +33,7 @@ help: ## list the targets and variables
 	@echo
 	@echo "  variables, here with their values:"
 	@echo "    MODEL=$(MODEL)  DATA=$(DATA)  RUN=$(RUN)  RUNTIME=$(RUNTIME)  BATCH=$(BATCH)"
+	@echo "    LAMBDAS='$(LAMBDAS)'  ENGINE=$(ENGINE) (or ray)"
 	@echo "    WEIGHTS=FILE  EPOCHS=N (0 skips training)  LAMBDA=X (depth penalty)  N=$(N) (fuzz)  PYTHON=$(PYTHON)"
 	@echo
 	@echo "  example: make prefold fold export trt-bench MODEL=resnet20 DATA=cifar10/ WEIGHTS=resnet20.pt EPOCHS=10"
@@ -80,6 +83,10 @@ prefold: $(READY) ## train MODEL on DATA or take its WEIGHTS, then learn which a
 fold: $(READY) ## take those activations out, hoist padding, fine-tune, fold
 	@$(PY) -m train finetune --run '$(RUN)' $(epochs)
 	@$(PY) -m fold fold '$(RUN)'
+
+sweep: $(READY) ## prefold, fine-tune and fold with each of LAMBDAS, each in RUN/lambda-X: accuracy against depth
+	@$(PY) -m train pretrain --run '$(RUN)' --model $(MODEL) --data '$(DATA)' $(weights) $(epochs)
+	@$(PY) -m train sweep --run '$(RUN)' --lambdas $(LAMBDAS) --prefold='$(epochs)' --finetune='$(epochs)' --engine $(ENGINE)
 
 export: $(READY) ## original and folded network to ONNX, each compared with PyTorch
 	@$(PY) -m export --data '$(RUN)/eval.npz' '$(RUN)/original.safetensors' '$(RUN)/folded.safetensors'

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fold import checkpoint, report
 from fold.cli import Parser, run
 from fold.cost import cost
-from fold.errors import CheckError, InputError
+from fold.errors import CheckError, InputError, NothingToFold
 from fold.evalset import EvalSet, read_evalset
 from fold.files import write_json
 from fold.rewrite import FoldResult, fold, scan
@@ -62,7 +62,9 @@ def _fold(options: argparse.Namespace) -> None:
     result = fold(model, example)
     if not result.folded:
         print(report.reasons(result.skipped))
-        raise CheckError(f"{source}: nothing to fold, see the reasons above; prefold longer, or with a larger --lambda")
+        raise NothingToFold(
+            f"{source}: nothing to fold, see the reasons above; prefold longer, or with a larger --lambda"
+        )
     original = checkpoint.build(recipe["model"]["spec"], recipe["model"]["arguments"])
     costs = {name: cost(m, example) for name, m in (("original", original), ("folded", result.model))}
     agreement, accuracy = _compare(model, result.model, evalset)

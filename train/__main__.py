@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import fields
@@ -12,13 +13,14 @@ from torch import nn
 
 from fold import checkpoint
 from fold.cli import Parser, run
-from fold.errors import CheckError, InputError
+from fold.errors import InputError, NothingToFold
 from fold.padding import hoist_padding
 from train import config, data, loop
 from train.choose import choose
 from train.gates import THRESHOLD, gates, harden, linearize
 from train.loop import Hyperparameters
 from train.models import MODELS, apply_weights, arguments_from_weights, build, find, load_weights, split_gates
+from train.sweep import sweep
 
 _EPILOG = """\
 example, from weights to a network that `python -m fold` folds:
@@ -32,8 +34,14 @@ interrupted goes on when it is given again. Exit codes: 0 done, 1 ran and failed
 
 
 def main(arguments: list[str] | None = None) -> None:
+    options = parser().parse_args(arguments)
+    options.run_stage(options)
+
+
+def parser() -> Parser:
+    """The parser of all stages; what it returns has the stage's function as ``run_stage``."""
     parser = Parser(prog="python -m train", description=__doc__, epilog=_EPILOG)
-    stages = parser.add_subparsers(dest="stage", required=True, metavar="{pretrain,prefold,finetune,evaluate}")
+    stages = parser.add_subparsers(dest="stage", required=True, metavar="{pretrain,prefold,finetune,evaluate,sweep}")
 
     pretrain = _stage(stages, "pretrain", _pretrain, "train the network, or take its weights from a file")
     pretrain.add_argument("--model", required=True, help=f"one of {', '.join(MODELS)}")
@@ -74,8 +82,23 @@ def main(arguments: list[str] | None = None) -> None:
     evaluate.add_argument("--data", required=True, help="'digits', or a folder with train/CLASS and test/CLASS images")
     evaluate.set_defaults(run_stage=_evaluate)
 
-    options = parser.parse_args(arguments)
-    options.run_stage(options)
+    sweeping = _stage(
+        stages, "sweep", _sweep, "prefold, finetune and fold with several lambdas: accuracy against depth"
+    )
+    sweeping.epilog = "example: python -m train sweep --run runs/demo --lambdas 0.1 0.25 1 --prefold='--epochs 20'"
+    sweeping.add_argument(
+        "--lambdas", type=_non_negative, nargs="+", default=[0.05, 0.1, 0.25, 0.5, 1.0], metavar="X",
+        help="weights of the depth penalty, a run folder RUN/lambda-X for each (0.05 0.1 0.25 0.5 1)",
+    )  # fmt: skip
+    for stage in ("prefold", "finetune"):
+        sweeping.add_argument(
+            f"--{stage}", type=shlex.split, default=[], metavar="'OPTIONS'", help=f"options of {stage}, see its --help"
+        )
+    sweeping.add_argument(
+        "--engine", choices=["sequential", "ray"], default="sequential",
+        help="one after the other, or as tasks on a Ray cluster: that of RAY_ADDRESS, or one on this machine",
+    )  # fmt: skip
+    return parser
 
 
 def _stage(stages, name: str, function, summary: str) -> argparse.ArgumentParser:
@@ -184,7 +207,7 @@ def _finetune(options: argparse.Namespace) -> None:
         gates(gated)[name].alpha.data.zero_()
     if not removed:
         name, widest = max(gates(gated).items(), key=lambda item: item[1].alpha.item())
-        raise CheckError(
+        raise NothingToFold(
             f"{parent}: no activation can go: {len(kept)} would cost too much, and of the other gates the widest, "
             f"{name}, is at {widest.alpha.item():.2f} of {options.threshold}; prefold with more --epochs (EPOCHS) or "
             "a larger --lambda (LAMBDA), in a new run folder"
@@ -210,6 +233,10 @@ def _evaluate(options: argparse.Namespace) -> None:
         if recipe["input_shape"] != list(dataset.test.images.shape[1:]):
             raise InputError(f"{path}: takes images {recipe['input_shape']}, not those of --data {options.data}")
         print(f"{path}: {100 * _accuracy(model, dataset):.2f} % of {len(dataset.test.labels)} images")
+
+
+def _sweep(options: argparse.Namespace) -> None:
+    sweep(options.run, options.lambdas, options.prefold, options.finetune, options.engine)
 
 
 def _settings(options: argparse.Namespace) -> dict:

@@ -4,12 +4,10 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 
 from fold import __main__ as fold_command
 from fold import checkpoint
@@ -27,22 +25,6 @@ def call(*arguments: object) -> int:
 
 def fold(*arguments: object) -> int:
     return run(lambda: fold_command.main([str(argument) for argument in arguments]))
-
-
-@pytest.fixture(scope="session")
-def images(tmp_path_factory) -> Iterator[Path]:
-    """Two classes of 24 and 8 images, and nobody's cache."""
-    root = tmp_path_factory.mktemp("data") / "images"
-    generator = torch.Generator().manual_seed(0)
-    for split, count in (("train", 24), ("test", 8)):
-        for label, name in enumerate(("dark", "bright")):
-            (root / split / name).mkdir(parents=True)
-            for i in range(count):
-                pixels = torch.randint(0, 128, (16, 16), generator=generator) + 127 * label
-                Image.fromarray(pixels.to(torch.uint8).numpy()).save(root / split / name / f"{i}.png")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(root.parent / "cache"))
-        yield root
 
 
 @pytest.fixture(scope="session")
@@ -251,7 +233,7 @@ def saved(folder: Path, model: torch.nn.Module) -> Path:
 
 
 def test_help_shows_a_runnable_example():
-    for arguments in ([], ["pretrain"], ["prefold"], ["finetune"], ["evaluate"]):
+    for arguments in ([], ["pretrain"], ["prefold"], ["finetune"], ["evaluate"], ["sweep"]):
         done = subprocess.run(
             [sys.executable, "-m", "train", *arguments, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=100
         )
