@@ -4,43 +4,31 @@ Every source of randomness is seeded from (seed, stage, epoch): a run that was k
 unbroken one.
 """
 
-import io
 import math
 import sys
 import time
 import zlib
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from fold.cost import folded_depth
-from fold.errors import CheckError, InputError
-from fold.files import atomic_path
+from fold.errors import CheckError
 from fold.trace import trace
+from train import state
 from train.data import Dataset, Split, augment, batches, normalise
 from train.gates import THRESHOLD, depth_penalty, gates, is_open
 from train.metrics import draw_gates, record
+from train.objective import objective, shared_activations
+from train.options import Hyperparameters
+from train.planned import open_gates
+from train.schedule import SCHEDULES, opening
 
 EVAL_BATCH = 500
-WARM_UP = 0.15  # of all steps; BatchNorm networks diverge at their best learning rate without one
-
-
-@dataclass(frozen=True)
-class Hyperparameters:
-    """How a stage trains. ``penalty`` is the paper's lambda; ``gate_lr`` multiplies ``lr`` for the gates."""
-
-    epochs: int
-    batch: int
-    lr: float
-    weight_decay: float
-    seed: int
-    momentum: float = 0.9
-    penalty: float = 0.0
-    gate_lr: float = 1.0
 
 
 def device() -> torch.device:
@@ -48,54 +36,58 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def train(model: nn.Module, dataset: Dataset, run: Path, stage: str, h: Hyperparameters) -> None:
+def train(
+    model: nn.Module, dataset: Dataset, run: Path, stage: str, h: Hyperparameters, teacher: nn.Module | None = None
+) -> None:
     """Train ``model`` in place, from the last epoch that an earlier call finished; it ends in eval mode on the CPU.
 
-    Writes ``run``/metrics.csv, ``run``/gates.png where there are gates, and the state to resume from, which `finish`
-    removes. Raises CheckError when the loss is no longer finite, InputError for a damaged state.
+    ``teacher`` is the network to distil from, needed where ``h`` asks for distillation. Writes ``run``/metrics.csv,
+    ``run``/gates.png where there are gates, and the state to resume from, which `state.remove` removes. Raises CheckError
+    when the loss is no longer finite, InputError for a damaged state.
     """
     where = device()
     data = Dataset(**{**vars(dataset), "train": _to(dataset.train, where), "test": _to(dataset.test, where)})
     model.to(where, memory_format=torch.channels_last)  # a third less time per step than contiguous, on a CPU too
-    weights = [p for name, p in model.named_parameters() if not name.endswith(".alpha")]
-    alphas = [gate.alpha for gate in gates(model).values()]
-    groups = [{"params": weights, "weight_decay": h.weight_decay, "scale": 1.0}]
-    if alphas:
-        groups.append({"params": alphas, "weight_decay": 0.0, "scale": h.gate_lr})
-    optimizer = torch.optim.SGD(groups, lr=h.lr, momentum=h.momentum, nesterov=True)
-    structure = trace(model, torch.zeros(1, *data.train.images.shape[1:], device=where))
-    rows = _resume(run, stage, model, optimizer)
+    example = torch.zeros(1, *data.train.images.shape[1:], device=where)
+    structure = trace(model, example)
+    features = []
+    if teacher is not None:
+        teacher = trace(teacher.to(where), example).to(memory_format=torch.channels_last).eval()
+        features = shared_activations(structure, teacher) if h.distill_features else []
+    optimizer = _optimizer(model, h)
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(h.ema), use_buffers=True) if h.ema else None
+    result = model if average is None else average.module
+    parts = {"model": model, "optimizer": optimizer, **({} if average is None else {"average": average})}
+    rows = state.resume(run, stage, parts)
     if rows:
         record(run, stage, rows)
         _say(f"{stage}: goes on after epoch {len(rows)} of {h.epochs}")
     for epoch in range(len(rows) + 1, h.epochs + 1):
         start = time.perf_counter()
-        loss = _epoch(model, data, optimizer, stage, epoch, h)
+        loss = _epoch(model, data, optimizer, average, stage, epoch, h, teacher, features)
         row = {
             "epoch": epoch,
             "loss": loss,
-            "accuracy": accuracy(model, data.test, data),
-            "penalty": depth_penalty(model).item() if alphas else 0.0,
-            "depth": _depth(structure, model),
+            "accuracy": accuracy(result, data.test, data),
+            "penalty": depth_penalty(result).item() if gates(result) else 0.0,
+            "depth": _depth(structure, result),
             "seconds": round(time.perf_counter() - start, 2),
-            **{name: gate.alpha.item() for name, gate in gates(model).items()},
+            **{name: gate.alpha.item() for name, gate in gates(result).items()},
         }
         rows.append(row)
-        _save_state(run, stage, model, optimizer, rows)
+        state.save(run, stage, parts, rows)
         record(run, stage, rows)
-        if alphas:
+        opened = ""
+        if known := gates(result).values():
             draw_gates(run / "gates.png", rows, THRESHOLD)
-        opened = f"  gates open {sum(map(is_open, gates(model).values()))}/{len(alphas)}" if alphas else ""
+            opened = f"  gates open {sum(map(is_open, known))}/{len(known)}"
         _say(
             f"{stage} {epoch}/{h.epochs}  loss {loss:.3f}  accuracy {100 * row['accuracy']:.2f} %{opened}"
             f"  layers if folded {row['depth']}  {row['seconds']:.0f} s"
         )
+    if rows and average is not None:
+        model.load_state_dict(average.module.state_dict())
     model.to("cpu", memory_format=torch.contiguous_format).eval()
-
-
-def finish(run: Path, stage: str) -> None:
-    """Remove the state of a stage whose checkpoint has been written."""
-    _state_path(run, stage).unlink(missing_ok=True)
 
 
 def accuracy(model: nn.Module, split: Split, dataset: Dataset) -> float:
@@ -110,8 +102,26 @@ def accuracy(model: nn.Module, split: Split, dataset: Dataset) -> float:
     return right / len(split.labels)
 
 
+def _optimizer(model: nn.Module, h: Hyperparameters) -> torch.optim.Optimizer:
+    """SGD; the gates that are learned are a group of their own, with ``h.gate_lr`` times the rate and no decay."""
+    alphas = {gate.alpha for gate in gates(model).values()}
+    groups = [
+        {"params": [p for p in model.parameters() if p not in alphas], "weight_decay": h.weight_decay, "scale": 1.0},
+        {"params": [p for p in alphas if p.requires_grad], "weight_decay": 0.0, "scale": h.gate_lr},
+    ]
+    return torch.optim.SGD([g for g in groups if g["params"]], lr=h.lr, momentum=h.momentum, nesterov=h.momentum > 0)
+
+
 def _epoch(
-    model: nn.Module, data: Dataset, optimizer: torch.optim.Optimizer, stage: str, epoch: int, h: Hyperparameters
+    model: nn.Module,
+    data: Dataset,
+    optimizer: torch.optim.Optimizer,
+    average: AveragedModel | None,
+    stage: str,
+    epoch: int,
+    h: Hyperparameters,
+    teacher: nn.Module | None,
+    features: Sequence[str],
 ) -> float:
     """One pass over the training images; the mean loss."""
     generator = torch.Generator().manual_seed(_seed(h.seed, stage, epoch))
@@ -125,27 +135,22 @@ def _epoch(
     bar = tqdm(shuffled, f"{stage} {epoch}/{h.epochs}", steps, leave=False, disable=not sys.stderr.isatty())
     for step, (images, labels) in enumerate(bar):
         for group in optimizer.param_groups:
-            group["lr"] = group["scale"] * h.lr * schedule((epoch - 1 + step / steps) / h.epochs)
+            group["lr"] = group["scale"] * h.lr * SCHEDULES[h.schedule]((epoch - 1 + step / steps) / h.epochs)
         x = normalise(augment(images, generator, padding, data.flip), data.mean, data.std)
         x = x.contiguous(memory_format=torch.channels_last)
-        loss = F.cross_entropy(model(x), labels)
-        if h.penalty:
-            loss = loss + h.penalty * depth_penalty(model)
+        loss, _ = objective(model, x, labels, h, teacher, features)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         total += loss.detach()
+        open_gates(model, h.remove, opening((epoch - 1 + (step + 1) / steps) / h.epochs))
+        if average is not None:
+            average.update_parameters(model)
+            open_gates(average.module, h.remove, gate)
     mean = total.item() / steps
     if not math.isfinite(mean):
         raise CheckError(f"{stage}: the loss is {mean} in epoch {epoch}; lower --lr (it was {h.lr})")
     return mean
-
-
-def schedule(progress: float) -> float:
-    """Factor on the learning rate at ``progress`` (0 to 1) of a stage: linear warm-up, then a half cosine to 0."""
-    if progress < WARM_UP:
-        return (progress + 1e-3) / (WARM_UP + 1e-3)
-    return 0.5 * (1 + math.cos(math.pi * (progress - WARM_UP) / (1 - WARM_UP)))
 
 
 def _depth(structure: torch.fx.GraphModule, model: nn.Module) -> int:
@@ -159,32 +164,6 @@ def _seed(seed: int, stage: str, epoch: int) -> int:
 
 def _to(split: Split, where: torch.device) -> Split:
     return Split(split.images.to(where), split.labels.to(where))
-
-
-def _state_path(run: Path, stage: str) -> Path:
-    return run / f".{stage}.state"
-
-
-def _save_state(run: Path, stage: str, model: nn.Module, optimizer: torch.optim.Optimizer, rows: list[dict]) -> None:
-    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "rows": rows}
-    buffer = io.BytesIO()  # torch reports a full disk as a RuntimeError, a plain write as what it is
-    torch.save(state, buffer)
-    with atomic_path(_state_path(run, stage)) as temporary:
-        temporary.write_bytes(buffer.getbuffer())
-
-
-def _resume(run: Path, stage: str, model: nn.Module, optimizer: torch.optim.Optimizer) -> list[dict]:
-    """Restore the state after the last finished epoch, if there is one; the rows of metrics.csv up to then."""
-    path = _state_path(run, stage)
-    if not path.exists():
-        return []
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        return state["rows"]
-    except Exception as error:  # a damaged pickle can raise anything
-        raise InputError(f"{path}: damaged; delete it, and {stage} starts from its first epoch") from error
 
 
 def _say(line: str) -> None:
