@@ -1,8 +1,7 @@
-"""Labelled images as uint8 tensors that fit in memory, and batched augmentation on whatever device they are on."""
+"""Labelled images as uint8 tensors that fit in memory: what ``--data`` names. `train.batches` makes batches of them."""
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +38,16 @@ class Dataset:
     std: tuple[float, ...]
     flip: bool
 
+    @property
+    def padding(self) -> int:
+        """Pixels by which training images are moved at most: 4 of 32 as usual for photos, 2 of 32 for digits."""
+        return self.train.images.shape[-1] // (8 if self.flip else 16)
+
+    def to(self, device: torch.device) -> "Dataset":
+        """The same data set, its images and labels on ``device``."""
+        train, test = (Split(split.images.to(device), split.labels.to(device)) for split in (self.train, self.test))
+        return replace(self, train=train, test=test)
+
 
 def load(spec: str, size: int = 32) -> Dataset:
     """The data set ``spec`` at ``size`` x ``size`` pixels.
@@ -57,47 +66,6 @@ def load(spec: str, size: int = 32) -> Dataset:
     train = Split(folder.tensors["train.images"], folder.tensors["train.labels"])
     test = Split(folder.tensors["test.images"], folder.tensors["test.labels"])
     return Dataset(root.resolve().name, folder.classes, train, test, RGB_MEAN, RGB_STD, flip=True)
-
-
-def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """uint8 [N, C, H, W] to float32 (x / 255 - mean) / std, with one mean and one std a channel."""
-    shape = (1, -1, 1, 1)
-    offset = torch.tensor(mean, dtype=torch.float32, device=images.device).view(shape)
-    scale = torch.tensor(std, dtype=torch.float32, device=images.device).view(shape)
-    return (images.float() / 255 - offset) / scale
-
-
-def augment(images: Tensor, generator: torch.Generator, padding: int, flip: bool) -> Tensor:
-    """Each image [C, H, W] of a batch, cropped at random from itself with ``padding`` black pixels around, and with
-    ``flip`` mirrored with probability 1/2 (the augmentation of He et al. 2016, section 4.2).
-
-    Draws from ``generator`` the row and column offsets, [N, 2], then the flips, [N]; it may live on another device.
-    """
-    count, _, height, width = images.shape
-    device = images.device
-    if padding:
-        offsets = torch.randint(0, 2 * padding + 1, (count, 2), generator=generator, device=generator.device).to(device)
-        windows = F.pad(images, (padding,) * 4).unfold(2, height, 1).unfold(3, width, 1)  # a view: [N, C, y, x, H, W]
-        images = windows[torch.arange(count, device=device), :, offsets[:, 0], offsets[:, 1]]
-    if flip:
-        mirrored = torch.randint(0, 2, (count, 1, 1, 1), generator=generator, device=generator.device).to(device)
-        images = torch.where(mirrored.bool(), images.flip(3), images)
-    return images
-
-
-def batches(split: Split, batch_size: int, generator: torch.Generator | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches of images and labels. With a generator, shuffled by it and, for training, without a last short batch
-    (BatchNorm would see few images), unless that is the only one. Without, in order and complete.
-    """
-    count = len(split.labels)
-    if generator is None:
-        for start in range(0, count, batch_size):
-            yield split.images[start : start + batch_size], split.labels[start : start + batch_size]
-        return
-    order = torch.randperm(count, generator=generator, device=generator.device).to(split.labels.device)
-    for start in range(0, max(count - batch_size, 0) + 1, batch_size):
-        index = order[start : start + batch_size]
-        yield split.images[index], split.labels[index]
 
 
 def save_eval_set(path: str | Path, dataset: Dataset) -> None:

@@ -1,4 +1,4 @@
-"""The training loop: SGD on uint8 images, with a state to resume from after every epoch.
+"""The training loop: SGD, with a state to resume from after every epoch.
 
 Every source of randomness is seeded from (seed, stage, epoch): a run that was killed ends with the weights of an
 unbroken one.
@@ -8,11 +8,12 @@ import math
 import sys
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
@@ -20,11 +21,12 @@ from fold.cost import folded_depth
 from fold.errors import CheckError
 from fold.trace import trace
 from train import state
-from train.data import Dataset, Split, augment, batches, normalise
+from train.batches import steps, test_batches, training_batches
+from train.data import Dataset
 from train.gates import THRESHOLD, depth_penalty, gates, is_open
+from train.hyperparameters import Hyperparameters
 from train.metrics import draw_gates, record
 from train.objective import objective, shared_activations
-from train.options import Hyperparameters
 from train.planned import open_gates
 from train.schedule import SCHEDULES, opening
 
@@ -41,19 +43,20 @@ def train(
 ) -> None:
     """Train ``model`` in place, from the last epoch that an earlier call finished; it ends in eval mode on the CPU.
 
-    ``teacher`` is the network to distil from, needed where ``h`` asks for distillation. Writes ``run``/metrics.csv,
-    ``run``/gates.png where there are gates, and the state to resume from, which `state.remove` removes. Raises CheckError
-    when the loss is no longer finite, InputError for a damaged state.
+    ``teacher`` is the network to distil from, if ``h`` asks for distillation. Writes ``run``/metrics.csv,
+    ``run``/gates.png where there are gates, and the state to resume from, until `state.remove`. Raises CheckError when
+    the loss is no longer finite, InputError for a damaged state.
     """
     where = device()
-    data = Dataset(**{**vars(dataset), "train": _to(dataset.train, where), "test": _to(dataset.test, where)})
-    model.to(where, memory_format=torch.channels_last)  # a third less time per step than contiguous, on a CPU too
+    data = dataset.to(where)
     example = torch.zeros(1, *data.train.images.shape[1:], device=where)
+    model.to(where, memory_format=torch.channels_last)  # a third less time per step than contiguous, on a CPU too
     structure = trace(model, example)
     features = []
     if teacher is not None:
         teacher = trace(teacher.to(where), example).to(memory_format=torch.channels_last).eval()
         features = shared_activations(structure, teacher) if h.distill_features else []
+    loss_of = partial(objective, h=h, teacher=teacher, features=features)
     optimizer = _optimizer(model, h)
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(h.ema), use_buffers=True) if h.ema else None
     result = model if average is None else average.module
@@ -64,93 +67,96 @@ def train(
         _say(f"{stage}: goes on after epoch {len(rows)} of {h.epochs}")
     for epoch in range(len(rows) + 1, h.epochs + 1):
         start = time.perf_counter()
-        loss = _epoch(model, data, optimizer, average, stage, epoch, h, teacher, features)
-        row = {
-            "epoch": epoch,
-            "loss": loss,
-            "accuracy": accuracy(result, data.test, data),
-            "penalty": depth_penalty(result).item() if gates(result) else 0.0,
-            "depth": _depth(structure, result),
-            "seconds": round(time.perf_counter() - start, 2),
-            **{name: gate.alpha.item() for name, gate in gates(result).items()},
-        }
-        rows.append(row)
+        loss = _epoch(model, data, loss_of, optimizer, average, stage, epoch, h)
+        rows.append(
+            {
+                "epoch": epoch,
+                "loss": loss,
+                "accuracy": accuracy(result, data),
+                "penalty": depth_penalty(result).item() if gates(result) else 0.0,
+                "depth": _depth(structure, result),
+                "seconds": round(time.perf_counter() - start, 2),
+                **{name: gate.alpha.item() for name, gate in gates(result).items()},
+            }
+        )
         state.save(run, stage, parts, rows)
         record(run, stage, rows)
-        opened = ""
-        if known := gates(result).values():
+        if gates(result):
             draw_gates(run / "gates.png", rows, THRESHOLD)
-            opened = f"  gates open {sum(map(is_open, known))}/{len(known)}"
-        _say(
-            f"{stage} {epoch}/{h.epochs}  loss {loss:.3f}  accuracy {100 * row['accuracy']:.2f} %{opened}"
-            f"  layers if folded {row['depth']}  {row['seconds']:.0f} s"
-        )
+        _say(_in_words(stage, rows[-1], result, h))
     if rows and average is not None:
         model.load_state_dict(average.module.state_dict())
     model.to("cpu", memory_format=torch.contiguous_format).eval()
 
 
-def accuracy(model: nn.Module, split: Split, dataset: Dataset) -> float:
-    """Fraction of ``split`` that ``model`` classifies right, in eval mode (its mode is kept)."""
+def accuracy(model: nn.Module, dataset: Dataset) -> float:
+    """Fraction of the test images that ``model`` classifies right, where it is, in eval mode (its mode is kept)."""
+    where = next(model.parameters()).device
     was_training = model.training
     model.eval()
     right = 0
     with torch.no_grad():
-        for images, labels in batches(split, EVAL_BATCH):
-            right += (model(normalise(images, dataset.mean, dataset.std)).argmax(1) == labels).sum().item()
+        for x, labels in test_batches(dataset, EVAL_BATCH, where):
+            right += (model(x).argmax(1) == labels).sum().item()
     model.train(was_training)
-    return right / len(split.labels)
+    return right / len(dataset.test.labels)
 
 
 def _optimizer(model: nn.Module, h: Hyperparameters) -> torch.optim.Optimizer:
-    """SGD; the gates that are learned are a group of their own, with ``h.gate_lr`` times the rate and no decay."""
-    alphas = {gate.alpha for gate in gates(model).values()}
-    groups = [
-        {"params": [p for p in model.parameters() if p not in alphas], "weight_decay": h.weight_decay, "scale": 1.0},
-        {"params": [p for p in alphas if p.requires_grad], "weight_decay": 0.0, "scale": h.gate_lr},
-    ]
-    return torch.optim.SGD([g for g in groups if g["params"]], lr=h.lr, momentum=h.momentum, nesterov=h.momentum > 0)
+    """SGD. The gates that are learned are a group of their own: ``h.gate_lr`` times the rate, no weight decay."""
+    alphas = [gate.alpha for gate in gates(model).values() if gate.alpha.requires_grad]
+    weights = [p for name, p in model.named_parameters() if not name.endswith(".alpha")]
+    groups = [{"params": weights, "weight_decay": h.weight_decay, "scale": 1.0}]
+    if alphas:
+        groups.append({"params": alphas, "weight_decay": 0.0, "scale": h.gate_lr})
+    return torch.optim.SGD(groups, lr=h.lr, momentum=h.momentum, nesterov=h.momentum > 0)
 
 
 def _epoch(
     model: nn.Module,
     data: Dataset,
+    loss_of: Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]],
     optimizer: torch.optim.Optimizer,
     average: AveragedModel | None,
     stage: str,
     epoch: int,
     h: Hyperparameters,
-    teacher: nn.Module | None,
-    features: Sequence[str],
 ) -> float:
     """One pass over the training images; the mean loss."""
     generator = torch.Generator().manual_seed(_seed(h.seed, stage, epoch))
     torch.manual_seed(_seed(h.seed, stage, epoch))  # for dropout
     model.train()
-    count = len(data.train.labels)
-    steps = max(count - h.batch, 0) // h.batch + 1
-    padding = data.train.images.shape[-1] // 8 if data.flip else data.train.images.shape[-1] // 16
-    total = torch.zeros((), device=data.train.labels.device)
-    shuffled = batches(data.train, h.batch, generator)
-    bar = tqdm(shuffled, f"{stage} {epoch}/{h.epochs}", steps, leave=False, disable=not sys.stderr.isatty())
-    for step, (images, labels) in enumerate(bar):
+    where = next(model.parameters()).device
+    count = steps(data, h.batch)
+    total = torch.zeros((), device=where)
+    batches = training_batches(data, h.batch, generator, where)
+    bar = tqdm(batches, f"{stage} {epoch}/{h.epochs}", count, leave=False, disable=not sys.stderr.isatty())
+    for step, (x, labels) in enumerate(bar):
         for group in optimizer.param_groups:
-            group["lr"] = group["scale"] * h.lr * SCHEDULES[h.schedule]((epoch - 1 + step / steps) / h.epochs)
-        x = normalise(augment(images, generator, padding, data.flip), data.mean, data.std)
-        x = x.contiguous(memory_format=torch.channels_last)
-        loss, _ = objective(model, x, labels, h, teacher, features)
+            group["lr"] = group["scale"] * h.lr * SCHEDULES[h.schedule]((epoch - 1 + step / count) / h.epochs)
+        loss, _ = loss_of(model, x.contiguous(memory_format=torch.channels_last), labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         total += loss.detach()
-        open_gates(model, h.remove, opening((epoch - 1 + (step + 1) / steps) / h.epochs))
+        alpha = opening((epoch - 1 + (step + 1) / count) / h.epochs)
+        open_gates(model, h.remove, alpha)
         if average is not None:
             average.update_parameters(model)
-            open_gates(average.module, h.remove, gate)
-    mean = total.item() / steps
+            open_gates(average.module, h.remove, alpha)
+    mean = total.item() / count
     if not math.isfinite(mean):
         raise CheckError(f"{stage}: the loss is {mean} in epoch {epoch}; lower --lr (it was {h.lr})")
     return mean
+
+
+def _in_words(stage: str, row: dict, model: nn.Module, h: Hyperparameters) -> str:
+    known = gates(model).values()
+    opened = f"  gates open {sum(map(is_open, known))}/{len(known)}" if known else ""
+    return (
+        f"{stage} {row['epoch']}/{h.epochs}  loss {row['loss']:.3f}  accuracy {100 * row['accuracy']:.2f} %{opened}"
+        f"  layers if folded {row['depth']}  {row['seconds']:.0f} s"
+    )
 
 
 def _depth(structure: torch.fx.GraphModule, model: nn.Module) -> int:
@@ -160,10 +166,6 @@ def _depth(structure: torch.fx.GraphModule, model: nn.Module) -> int:
 
 def _seed(seed: int, stage: str, epoch: int) -> int:
     return zlib.crc32(f"{seed}/{stage}/{epoch}".encode())
-
-
-def _to(split: Split, where: torch.device) -> Split:
-    return Split(split.images.to(where), split.labels.to(where))
 
 
 def _say(line: str) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 from fold.errors import InputError
 from fold.graph import is_activation
 from train.gates import depth_penalty, gates
-from train.options import Hyperparameters
+from train.hyperparameters import Hyperparameters
 
 
 def objective(
@@ -36,7 +36,7 @@ def objective(
         loss = (1 - h.distill) * task + h.distill * distillation_loss(logits, target, h.temperature)
         if features:
             loss = loss + h.distill_features * feature_loss(ours, theirs)
-    if h.penalty:
+    if h.penalty and not h.remove:  # a plan learns no gates
         loss = loss + h.penalty * depth_penalty(model, h.gate_weights)
     return loss, task.detach()
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fold.checkpoint import remove
 from fold.errors import InputError
-from fold.padding import hoist_padding
+from fold.padding import Hoisted, hoist_padding
 from train.gates import gates
 
 
@@ -31,22 +31,22 @@ def resolve(wanted: Sequence[str], model: nn.Module) -> list[str]:
     for name in wanted:
         if name not in known:
             raise InputError(
-                f"--remove {name}: there is no such gate; give names out of {', '.join(known)}, or, for activations whose "
-                "removal lets nothing merge, --gate all"
+                f"--remove {name}: there is no such gate; give names out of {', '.join(known)}, or --gate all for "
+                "activations whose removal lets nothing merge"
             )
     return [name for name in known if name in wanted]
 
 
-def plan(model: nn.Module, removed: Collection[str], example: Tensor) -> nn.Module:
+def plan(model: nn.Module, removed: Collection[str], example: Tensor) -> tuple[nn.Module, list[Hoisted]]:
     """A copy of the gated ``model`` in which only ``removed`` will open: no gate is learned, and the padding of the
-    regions that merge in the end is hoisted already. The modules keep their names. Raises InputError.
+    regions that merge in the end is hoisted already; what was hoisted comes second. The modules keep their names.
     """
-    planned, _ = hoist_padding(remove(copy.deepcopy(model), list(removed)), example)
+    planned, hoisted = hoist_padding(remove(copy.deepcopy(model), list(removed)), example)
     for name in removed:
         planned.set_submodule(name, copy.deepcopy(gates(model)[name]))
     for gate in gates(planned).values():
         gate.alpha.requires_grad_(False)
-    return planned
+    return planned, hoisted
 
 
 def open_gates(model: nn.Module, removed: Collection[str], alpha: float) -> None:

@@ -1,4 +1,4 @@
-"""The state of an unfinished stage, in its run folder: what it takes to go on after the last finished epoch, exactly."""
+"""The state of an unfinished stage, in its run folder: what it takes to go on exactly after the last finished epoch."""
 
 import io
 from collections.abc import Mapping

@@ -14,7 +14,8 @@ from PIL import Image
 from torch import nn
 
 from fold.errors import InputError
-from train.data import RGB_MEAN, RGB_STD, normalise
+from train.batches import normalise
+from train.data import RGB_MEAN, RGB_STD
 from train.gates import gates, linearize
 from train.models import MODELS, apply_weights, arguments_from_weights, build, load_weights, split_gates
 
