@@ -83,6 +83,8 @@ def gate_weights(text: str) -> dict[str, float]:
         else:
             with open(path, newline="", encoding="utf-8") as file:
                 pairs = [(row["gate"], row["weight"]) for row in csv.DictReader(file)]
+        if not pairs:
+            raise ValueError("no gate in it")
         weights = {name: non_negative(str(weight)) for name, weight in pairs}
     except (ValueError, KeyError, AttributeError, argparse.ArgumentTypeError) as error:
         raise InputError(

@@ -25,9 +25,7 @@ def test_which_gates_are_meant():
     known = list(gates(gated()))
     assert resolve(["all"], gated()) == known and resolve([], gated()) == []
     assert resolve([known[4], known[1]], gated()) == [known[1], known[4]]
-    with pytest.raises(
-        InputError, match=r"--remove layer9: there is no such gate; give names out of layer1"
-    ):
+    with pytest.raises(InputError, match=r"--remove layer9: there is no such gate; give names out of layer1"):
         resolve(["layer9"], gated())
 
 
