@@ -1,11 +1,8 @@
 """Train a network, learn which of its activations can go, remove those, and train it again."""
 
 import argparse
-import math
 import shlex
 import sys
-from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -15,10 +12,9 @@ from fold import checkpoint
 from fold.cli import Parser, run
 from fold.errors import InputError, NothingToFold
 from fold.padding import hoist_padding
-from train import config, data, loop
+from train import config, data, hyperparameters, loop, planned, state
 from train.choose import choose
-from train.gates import THRESHOLD, gates, harden, linearize
-from train.loop import Hyperparameters
+from train.gates import THRESHOLD, depth_penalty, gates, harden, linearize
 from train.models import MODELS, apply_weights, arguments_from_weights, build, find, load_weights, split_gates
 from train.sweep import sweep
 
@@ -44,38 +40,49 @@ def parser() -> Parser:
     stages = parser.add_subparsers(dest="stage", required=True, metavar="{pretrain,prefold,finetune,evaluate,sweep}")
 
     pretrain = _stage(stages, "pretrain", _pretrain, "train the network, or take its weights from a file")
-    pretrain.add_argument("--model", required=True, help=f"one of {', '.join(MODELS)}")
+    network = pretrain.add_mutually_exclusive_group(required=True)
+    network.add_argument("--model", help=f"one of {', '.join(MODELS)}")
+    network.add_argument("-d", "--depth", dest="model", type=_resnet, metavar="N", help="short for --model resnetN")
     pretrain.add_argument("--data", required=True, help="'digits', or a folder with train/CLASS and test/CLASS images")
     pretrain.add_argument("--weights", type=Path, help="take these instead of training (.pt, .pth, .th, .safetensors)")
-    _hyperparameters(pretrain, epochs=30, lr=0.1)
+    hyperparameters.add_training(pretrain, epochs=30, lr=0.1)
 
     prefold = _stage(stages, "prefold", _prefold, "learn which activations can go")
-    _hyperparameters(prefold, epochs=10, lr=0.01)
+    hyperparameters.add_training(prefold, epochs=10, lr=0.01)
+    hyperparameters.add_distillation(prefold)
     prefold.add_argument(
-        "--lambda", dest="penalty", type=_non_negative, default=0.25, help="weight of the depth penalty (%(default)s)"
-    )
+        "-l", "--lambda", dest="penalty", type=hyperparameters.non_negative, default=0.25,
+        help="weight of the depth penalty (%(default)s)",
+    )  # fmt: skip
     prefold.add_argument(
-        "--gate-lr",
-        type=_positive,
-        default=10.0,
+        "--gate-weights", type=hyperparameters.gate_weights, metavar="FILE",
+        help="weight of each gate in the depth penalty: a CSV file with columns gate,weight or a JSON object (all 1)",
+    )  # fmt: skip
+    prefold.add_argument(
+        "--gate-lr", type=hyperparameters.positive, default=10.0,
         help="learning rate of the gates, in multiples of --lr (%(default)s)",
-    )
+    )  # fmt: skip
+    prefold.add_argument(
+        "--remove", type=planned.names, default=[], metavar="NAME,...|FILE",
+        help="learn no gates: open these on a schedule and keep all others closed; 'all' is all that --gate has",
+    )  # fmt: skip
     prefold.add_argument(
         "--gate", choices=["foldable", "all"], default="foldable",
         help="gate the activations whose removal lets layers merge, or all of them (%(default)s)",
     )  # fmt: skip
 
     finetune = _stage(stages, "finetune", _finetune, "remove the activations whose gates are open, hoist, train again")
-    _hyperparameters(finetune, epochs=10, lr=0.02)
+    hyperparameters.add_training(finetune, epochs=10, lr=0.02)
+    hyperparameters.add_distillation(finetune)
     finetune.add_argument(
-        "--threshold", type=_non_negative, default=THRESHOLD, help="gates from here on are taken out (%(default)s)"
-    )
+        "--threshold", type=hyperparameters.non_negative, default=THRESHOLD,
+        help="gates from here on are taken out (%(default)s)",
+    )  # fmt: skip
     finetune.add_argument(
-        "--max-growth",
-        type=_positive,
-        default=2.0,
-        help="an activation stays where the merge would take more than this many times the MACs (%(default)s)",
-    )
+        "--max-growth", type=hyperparameters.positive, default=2.0,
+        help="an activation that --remove did not name stays where the merge would take more than this many times "
+        "the MACs (%(default)s)",
+    )  # fmt: skip
 
     evaluate = stages.add_parser("evaluate", help="accuracy of checkpoints", description="Accuracy of checkpoints.")
     evaluate.add_argument("checkpoints", nargs="+", type=Path, metavar="CHECKPOINT")
@@ -87,7 +94,7 @@ def parser() -> Parser:
     )
     sweeping.epilog = "example: python -m train sweep --run runs/demo --lambdas 0.1 0.25 1 --prefold='--epochs 20'"
     sweeping.add_argument(
-        "--lambdas", type=_non_negative, nargs="+", default=[0.05, 0.1, 0.25, 0.5, 1.0], metavar="X",
+        "--lambdas", type=hyperparameters.non_negative, nargs="+", default=[0.05, 0.1, 0.25, 0.5, 1.0], metavar="X",
         help="weights of the depth penalty, a run folder RUN/lambda-X for each (0.05 0.1 0.25 0.5 1)",
     )  # fmt: skip
     for stage in ("prefold", "finetune"):
@@ -108,12 +115,8 @@ def _stage(stages, name: str, function, summary: str) -> argparse.ArgumentParser
     return parser
 
 
-def _hyperparameters(parser: argparse.ArgumentParser, epochs: int, lr: float) -> None:
-    parser.add_argument("--epochs", type=_count, default=epochs, help="0 skips training (%(default)s)")
-    parser.add_argument("--batch", type=_positive_count, default=128, help="images a step (%(default)s)")
-    parser.add_argument("--lr", type=_positive, default=lr, help="peak learning rate (%(default)s)")
-    parser.add_argument("--weight-decay", type=_non_negative, default=5e-4, help="none on gates (%(default)s)")
-    parser.add_argument("--seed", type=_count, default=0, help="(%(default)s)")
+def _resnet(depth: str) -> str:
+    return f"resnet{depth}"
 
 
 def _pretrain(options: argparse.Namespace) -> None:
@@ -136,7 +139,7 @@ def _pretrain(options: argparse.Namespace) -> None:
     if weights is None:
         if not options.epochs:
             print("note: neither --weights nor training: the network is random", file=sys.stderr)
-        loop.train(model, dataset, options.run, "pretrain", _hyperparameters_of(options))
+        loop.train(model, dataset, options.run, "pretrain", hyperparameters.of(options))
     recipe = {
         "stage": "original",
         "model": {"spec": f"train.models:{options.model}", "arguments": arguments},
@@ -176,16 +179,25 @@ def _network(options: argparse.Namespace, dataset: data.Dataset, weights: dict |
 def _prefold(options: argparse.Namespace) -> None:
     parent = options.run / "original.safetensors"
     model, recipe = checkpoint.load(parent)
+    own_gates = recipe.get("gates", {})
+    if own_gates and options.remove:
+        raise InputError(f"--remove: {parent} has gates of its own; leave it out, or start from weights without gates")
+    recipe["gate"] = "all" if own_gates else options.gate  # given gates may stand anywhere
+    gated = linearize(model, _example(recipe), recipe["gate"])
+    depth_penalty(gated, options.gate_weights)  # raises where the names in it are wrong
+    options.remove = planned.resolve(options.remove, gated)
     config.enter(options.run, "prefold", {**_settings(options), parent.name: config.digest(parent)})
     path = options.run / "prefold.safetensors"
     if _done(path, "prefold"):
         return
     dataset = data.load(config.settings(options.run, "pretrain")["data"])
-    recipe["gate"] = "all" if recipe.get("gates") else options.gate  # given gates may stand anywhere
-    gated = linearize(model, _example(recipe), recipe["gate"])
-    for name, alpha in recipe.get("gates", {}).items():
+    for name, alpha in own_gates.items():
         gates(gated)[name].alpha.data.fill_(alpha)
-    loop.train(gated, dataset, options.run, "prefold", _hyperparameters_of(options))
+    if options.remove:
+        recipe["planned"] = options.remove
+        gated, _ = planned.plan(gated, options.remove, _example(recipe))
+    loop.train(gated, dataset, options.run, "prefold", hyperparameters.of(options), _teacher(options, model))
+    planned.open_gates(gated, options.remove, 1.0)  # they are, unless there was no training
     recipe["stage"] = "prefold"
     recipe["gates"] = {name: gate.alpha.item() for name, gate in gates(gated).items()}
     recipe["accuracy"]["prefold"] = _accuracy(gated, dataset)
@@ -200,7 +212,33 @@ def _finetune(options: argparse.Namespace) -> None:
     if _done(path, "finetune"):
         return
     gated = linearize(checkpoint.replay(recipe), _example(recipe), recipe["gate"])
+    hoisted = []
+    if "planned" in recipe:
+        gated, hoisted = planned.plan(gated, recipe["planned"], _example(recipe))
     checkpoint.fill(gated, weights, parent)
+    removed, kept = _to_remove(gated, recipe, options, parent)
+    dataset = data.load(config.settings(options.run, "pretrain")["data"])
+    hard = harden(gated, 1.0 if "planned" in recipe else options.threshold)
+    recipe["accuracy"]["hardened"] = _accuracy(hard, dataset)
+    hard, more = hoist_padding(hard, _example(recipe))
+    recipe["accuracy"]["hoisted"] = _accuracy(hard, dataset)
+    teacher = _teacher(options, checkpoint.load(options.run / "original.safetensors")[0])
+    loop.train(hard, dataset, options.run, "finetune", hyperparameters.of(options), teacher)
+    recipe["removed"] = removed
+    recipe["kept"] = kept
+    recipe["hoisted"] = [list(region.layers) for region in [*hoisted, *more]]
+    recipe["stage"] = "finetuned"
+    recipe["accuracy"]["finetuned"] = _accuracy(hard, dataset)
+    _write(path, hard, recipe)
+
+
+def _to_remove(
+    gated: nn.Module, recipe: dict, options: argparse.Namespace, parent: Path
+) -> tuple[list[str], dict[str, str]]:
+    """The activations to remove: those of the plan, or what the gates chose; and the open gates that are kept, with
+    the reason, which are closed here. Raises NothingToFold if nothing is left to remove."""
+    if "planned" in recipe:
+        return recipe["planned"], {}
     removed, kept = choose(gated, _example(recipe), options.threshold, options.max_growth)
     for name, reason in kept.items():
         print(f"note: {name} stays: {reason} (--max-growth {options.max_growth:g})", file=sys.stderr)
@@ -212,18 +250,11 @@ def _finetune(options: argparse.Namespace) -> None:
             f"{name}, is at {widest.alpha.item():.2f} of {options.threshold}; prefold with more --epochs (EPOCHS) or "
             "a larger --lambda (LAMBDA), in a new run folder"
         )
-    dataset = data.load(config.settings(options.run, "pretrain")["data"])
-    hard = harden(gated, options.threshold)
-    recipe["accuracy"]["hardened"] = _accuracy(hard, dataset)
-    hard, hoisted = hoist_padding(hard, _example(recipe))
-    recipe["accuracy"]["hoisted"] = _accuracy(hard, dataset)
-    loop.train(hard, dataset, options.run, "finetune", _hyperparameters_of(options))
-    recipe["stage"] = "finetuned"
-    recipe["removed"] = removed
-    recipe["kept"] = kept
-    recipe["hoisted"] = [list(region.layers) for region in hoisted]
-    recipe["accuracy"]["finetuned"] = _accuracy(hard, dataset)
-    _write(path, hard, recipe)
+    return removed, kept
+
+
+def _teacher(options: argparse.Namespace, original: nn.Module) -> nn.Module | None:
+    return original if options.distill or options.distill_features else None
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -244,17 +275,12 @@ def _settings(options: argparse.Namespace) -> dict:
     return {name: value for name, value in vars(options).items() if name not in ("run", "stage", "run_stage")}
 
 
-def _hyperparameters_of(options: argparse.Namespace) -> Hyperparameters:
-    names = {field.name for field in fields(Hyperparameters)}
-    return Hyperparameters(**{name: value for name, value in vars(options).items() if name in names})
-
-
 def _done(path: Path, stage: str) -> bool:
     """Whether ``stage`` has written its checkpoint. Says so, and raises InputError if that is damaged."""
     if not path.exists():
         return False
     accuracy = checkpoint.read(path)[0]["accuracy"]
-    loop.finish(path.parent, stage)
+    state.remove(path.parent, stage)
     print(f"{stage}: done before, see {path}; {_in_words(accuracy)}")
     return True
 
@@ -262,7 +288,7 @@ def _done(path: Path, stage: str) -> bool:
 def _write(path: Path, model: nn.Module, recipe: dict) -> None:
     checkpoint.save(path, model, recipe)
     stage = {"original": "pretrain", "finetuned": "finetune"}.get(recipe["stage"], recipe["stage"])
-    loop.finish(path.parent, stage)
+    state.remove(path.parent, stage)
     print(f"{stage}: wrote {path}; {_in_words(recipe['accuracy'])}")
 
 
@@ -276,32 +302,6 @@ def _accuracy(model: nn.Module, dataset: data.Dataset) -> float:
 
 def _example(recipe: dict) -> torch.Tensor:
     return torch.zeros(1, *recipe["input_shape"])
-
-
-def _count(text: str) -> int:
-    return _number(text, int, lambda value: value >= 0, "a whole number, 0 or more")
-
-
-def _positive_count(text: str) -> int:
-    return _number(text, int, lambda value: value > 0, "a whole number above 0")
-
-
-def _positive(text: str) -> float:
-    return _number(text, float, lambda value: 0 < value < math.inf, "a number above 0")
-
-
-def _non_negative(text: str) -> float:
-    return _number(text, float, lambda value: 0 <= value < math.inf, "a number, 0 or more")
-
-
-def _number(text: str, kind: type, fits: Callable[[float], bool], wanted: str):
-    try:
-        value = kind(text)
-    except ValueError:
-        value = None
-    if value is None or not fits(value):
-        raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
-    return value
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
+import copy
 import csv
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,12 +13,14 @@ import torch
 from torch import nn
 
 from fold.errors import CheckError, InputError
-from train import gates, linearize
+from train import gates, linearize, state
 from train.data import Dataset, Split
-from train.loop import Hyperparameters, accuracy, finish, schedule, train
+from train.loop import Hyperparameters, accuracy, train
 from train.models import build
+from train.planned import plan
 
 ROOT = Path(__file__).parents[2]
+EXAMPLE = torch.zeros(1, 1, 16, 16)
 SMALL = Hyperparameters(epochs=3, batch=16, lr=0.05, weight_decay=5e-4, seed=0, penalty=0.25, gate_lr=5.0)
 
 
@@ -32,9 +36,13 @@ def dataset() -> Dataset:
     return Dataset("noise", ("dark", "bright"), split(64), split(20), (0.5,), (0.5,), flip=True)
 
 
-def gated() -> nn.Module:
+def network() -> nn.Module:
     torch.manual_seed(0)
-    return linearize(build("mobilenetv2-digits", 2, 1), torch.zeros(1, 1, 16, 16))
+    return build("mobilenetv2-digits", 2, 1)
+
+
+def gated() -> nn.Module:
+    return linearize(network(), EXAMPLE)
 
 
 def rows(run: Path) -> list[dict]:
@@ -43,8 +51,7 @@ def rows(run: Path) -> list[dict]:
 
 
 def test_it_learns(tmp_path):
-    torch.manual_seed(0)
-    model, data = build("mobilenetv2-digits", 2, 1), dataset()
+    model, data = network(), dataset()
     train(model, data, tmp_path, "pretrain", Hyperparameters(12, 8, 0.05, 5e-4, 0))
     assert accuracy(model, data) > 0.9
 
@@ -71,23 +78,35 @@ def test_stages_share_one_table(tmp_path):
     assert rows(tmp_path)[0]["blocks.0.expand.act"] == ""
 
 
-def test_an_interrupted_run_ends_like_an_unbroken_one(tmp_path, monkeypatch, capsys):
-    whole, broken = gated(), gated()
-    train(whole, dataset(), tmp_path / "whole", "prefold", SMALL)
+PLANNED = ("blocks.0.expand.act", "blocks.0.depthwise.act")
+
+
+@pytest.mark.parametrize(
+    "h",
+    [
+        SMALL,
+        replace(SMALL, ema=0.9, schedule="cosine", label_smoothing=0.1),
+        replace(SMALL, remove=PLANNED, ema=0.9, distill=0.5, distill_features=1.0),
+    ],
+    ids=["learned", "average", "planned"],
+)
+def test_an_interrupted_run_ends_like_an_unbroken_one(tmp_path, monkeypatch, capsys, h):
+    teacher = copy.deepcopy(network()) if h.distill else None
+    whole, broken, resumed = (plan(gated(), h.remove, EXAMPLE)[0] if h.remove else gated() for _ in range(3))
+    train(whole, dataset(), tmp_path / "whole", "prefold", h, teacher)
     stop_at(monkeypatch, epoch=3)
     with pytest.raises(KeyboardInterrupt):
-        train(broken, dataset(), tmp_path / "broken", "prefold", SMALL)
+        train(broken, dataset(), tmp_path / "broken", "prefold", h, teacher)
     monkeypatch.undo()
     assert len(rows(tmp_path / "broken")) == 2
     capsys.readouterr()
-    resumed = gated()
-    train(resumed, dataset(), tmp_path / "broken", "prefold", SMALL)
+    train(resumed, dataset(), tmp_path / "broken", "prefold", h, teacher)
     assert "goes on after epoch 2 of 3" in capsys.readouterr().err
     for name, value in whole.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], value), name
     same = [{key: value for key, value in row.items() if key != "seconds"} for row in rows(tmp_path / "whole")]
     assert [{key: value for key, value in row.items() if key != "seconds"} for row in rows(tmp_path / "broken")] == same
-    finish(tmp_path / "broken", "prefold")
+    state.remove(tmp_path / "broken", "prefold")
     assert sorted(path.name for path in (tmp_path / "broken").iterdir()) == ["gates.png", "metrics.csv"]
 
 
@@ -105,6 +124,25 @@ def stop_at(monkeypatch, epoch: int) -> None:
 
     augment = train.batches.augment
     monkeypatch.setattr(train.batches, "augment", interrupted)
+
+
+def test_planned_gates_open_on_schedule_and_the_others_stay_closed(tmp_path):
+    model = plan(gated(), PLANNED, EXAMPLE)[0]
+    train(model, dataset(), tmp_path, "prefold", replace(SMALL, remove=PLANNED))
+    assert {name for name, gate in gates(model).items() if gate.alpha == 1} == set(PLANNED)
+    assert {gate.alpha.item() for name, gate in gates(model).items() if name not in PLANNED} == {0}
+    written = rows(tmp_path)
+    assert [float(row[PLANNED[0]]) for row in written] == pytest.approx([0.25, 0.75, 1.0])
+    assert int(written[-1]["depth"]) == int(written[0]["depth"]) - 2
+
+
+def test_averaged_weights_are_the_result(tmp_path):
+    last, averaged = network(), network()
+    h = Hyperparameters(2, 16, 0.05, 5e-4, 0, schedule="constant")
+    train(last, dataset(), tmp_path / "last", "pretrain", h)
+    train(averaged, dataset(), tmp_path / "averaged", "pretrain", replace(h, ema=0.9))
+    start, end, between = (m.stem.conv.weight for m in (network(), last, averaged))
+    assert 0 < (between - start).norm() < (end - start).norm()
 
 
 def test_gates_have_no_weight_decay(tmp_path):
@@ -130,13 +168,6 @@ def test_a_damaged_state_is_said(tmp_path, content):
     (tmp_path / ".prefold.state").write_bytes(content)
     with pytest.raises(InputError, match=r"\.prefold\.state: damaged; delete it"):
         train(gated(), dataset(), tmp_path, "prefold", SMALL)
-
-
-def test_schedule():
-    values = [schedule(i / 1000) for i in range(1000)]
-    assert 0 < values[0] < 0.01 and max(values) == pytest.approx(1, abs=1e-3) and values[-1] < 1e-4
-    peak = values.index(max(values))
-    assert values[:peak] == sorted(values[:peak]) and values[peak:] == sorted(values[peak:], reverse=True)
 
 
 @pytest.fixture

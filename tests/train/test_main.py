@@ -107,6 +107,58 @@ def test_weights_with_gates_of_the_original_code(images, tmp_path, capsys):
     assert recipe["removed"] == ["layer1.1.relu", "layer2.1.relu_1"]
 
 
+def test_planned_removal(images, weights, tmp_path):
+    """A plan is carried out to the letter, whatever it costs; hoisted before training, so not again after it."""
+    folder, names = tmp_path / "run", ["blocks.1.expand.act", "blocks.2.depthwise.act", "blocks.2.expand.act"]
+    network = ("--model", "mobilenetv2-digits", "--data", images, "--weights", weights)
+    assert call("pretrain", "--run", folder, *network) == 0
+    (tmp_path / "plan.txt").write_text("\n".join(names))
+    assert call("prefold", "--run", folder, *FAST, "--remove", tmp_path / "plan.txt", "--distill", 0.5) == 0
+    settings = json.loads((folder / "config.json").read_text())["stages"]["prefold"]["settings"]
+    assert settings["remove"] == ["blocks.1.expand.act", "blocks.2.expand.act", "blocks.2.depthwise.act"]
+    assert call("finetune", "--run", folder, *FAST, "--distill", 0.5) == 0
+    assert fold("fold", folder) == 0
+    recipe = checkpoint.load(folder / "folded.safetensors")[1]
+    assert recipe["removed"] == settings["remove"] and recipe["kept"] == {}
+    assert len(recipe["hoisted"]) == 2
+    accuracy = recipe["accuracy"]
+    assert accuracy["prefold"] == accuracy["hardened"] == accuracy["hoisted"]
+
+
+def test_short_options_are_those_of_the_original_scripts(images, tmp_path):
+    folder = tmp_path / "run"
+    short = ("-e", "0", "-b", "16", "-lr", "0.001", "-m", "0.8", "-wd", "0")
+    assert call("pretrain", "--run", folder, "-d", "20", "--data", images, *short) == 0
+    assert call("prefold", "--run", folder, *short, "-l", "0.5") == 0
+    stages = json.loads((folder / "config.json").read_text())["stages"]
+    assert stages["pretrain"]["settings"]["model"] == "resnet20"
+    expected = {"epochs": 0, "batch": 16, "lr": 0.001, "momentum": 0.8, "weight_decay": 0.0, "penalty": 0.5}
+    assert expected.items() <= stages["prefold"]["settings"].items()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("w.csv", "gate,weight\n{0},2\n"), ("w.json", '{{"{0}": 2}}')], ids=["csv", "json"]
+)
+def test_gate_weights(images, weights, tmp_path, capsys, name, content):
+    folder = tmp_path / "run"
+    network = ("--model", "mobilenetv2-digits", "--data", images, "--weights", weights)
+    assert call("pretrain", "--run", folder, *network) == 0
+    given = ("--run", folder, "--epochs", "0", "--gate-weights", tmp_path / name)
+    (tmp_path / name).write_text(content.format("blocks.0.expand.act"))
+    assert call("prefold", *given) == 2
+    assert "gate weights: blocks.0.depthwise.act, " in capsys.readouterr().err
+    (tmp_path / name).write_text("many")
+    assert call("prefold", *given) == 2
+    assert f"--gate-weights {tmp_path / name}: not as it should be" in capsys.readouterr().err
+    gated = command.linearize(build("mobilenetv2-digits", 2, 3), torch.zeros(1, 3, 32, 32))
+    everything = dict.fromkeys(command.gates(gated), 2.0)
+    rows = "".join(f"{gate},{weight}\n" for gate, weight in everything.items())
+    (tmp_path / name).write_text(f"gate,weight\n{rows}" if name == "w.csv" else json.dumps(everything))
+    assert call("prefold", *given) == 0
+    settings = json.loads((folder / "config.json").read_text())["stages"]["prefold"]["settings"]
+    assert settings["gate_weights"] == everything
+
+
 def test_config_tells_settings_and_versions(copied):
     config = json.loads((copied / "config.json").read_text())
     assert config["stages"]["prefold"]["settings"]["penalty"] == 0.25
