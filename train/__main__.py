@@ -3,6 +3,7 @@
 import argparse
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ from fold import checkpoint
 from fold.cli import Parser, run
 from fold.errors import InputError, NothingToFold
 from fold.padding import hoist_padding
-from train import config, data, hyperparameters, loop, planned, state
+from train import config, data, distributed, hyperparameters, loop, planned, state
 from train.choose import choose
 from train.gates import THRESHOLD, depth_penalty, gates, harden, linearize
 from train.models import MODELS, apply_weights, arguments_from_weights, build, find, load_weights, split_gates
@@ -305,4 +306,4 @@ def _example(recipe: dict) -> torch.Tensor:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main))
+    sys.exit(run(partial(distributed.run, main)))

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+import torch
+
 from fold.errors import InputError
 from train.schedule import SCHEDULES
 
@@ -35,6 +37,7 @@ class Hyperparameters:
     gate_lr: float = 1.0
     gate_weights: Mapping[str, float] | None = None
     remove: tuple[str, ...] = ()
+    sync_bn: bool = False
 
 
 def of(options: argparse.Namespace) -> Hyperparameters:
@@ -54,7 +57,25 @@ def add_training(parser: argparse.ArgumentParser, epochs: int, lr: float) -> Non
     add("-wd", "--weight-decay", type=non_negative, default=5e-4, help="none on gates (%(default)s)")
     add("--label-smoothing", type=fraction, default=0.0, help="(%(default)s)")
     add("--ema", type=fraction, default=0.0, metavar="DECAY", help="average weights over steps, e.g. 0.999 (off)")
+    add(
+        "--sync-bn", action=_OnGPUs, help="under torchrun: BatchNorm over the whole batch, not the part of each process"
+    )
     add("--seed", type=count, default=0, help="(%(default)s)")
+
+
+class _OnGPUs(argparse.Action):
+    """A flag that is refused where there is no GPU."""
+
+    def __init__(self, *args: object, **options: object):
+        super().__init__(*args, nargs=0, default=False, **options)
+
+    def __call__(self, parser: argparse.ArgumentParser, options: argparse.Namespace, _, flag: str) -> None:
+        if not torch.cuda.is_available():
+            parser.error(
+                f"{flag}: PyTorch has SyncBatchNorm for GPUs only, and there is none here; leave it out, and "
+                "each process normalises its own part of the batch"
+            )
+        setattr(options, self.dest, True)
 
 
 def add_distillation(parser: argparse.ArgumentParser) -> None:

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from fold.cost import folded_depth
 from fold.errors import CheckError
 from fold.trace import trace
-from train import state
+from train import distributed, state
 from train.batches import steps, test_batches, training_batches
 from train.data import Dataset
 from train.gates import THRESHOLD, depth_penalty, gates, is_open
@@ -47,6 +47,7 @@ def train(
     ``run``/gates.png where there are gates, and the state to resume from, until `state.remove`. Raises CheckError when
     the loss is no longer finite, InputError for a damaged state.
     """
+    distributed.share(train, model, dataset, run, stage, h, teacher)
     where = device()
     data = dataset.to(where)
     example = torch.zeros(1, *data.train.images.shape[1:], device=where)
@@ -56,18 +57,20 @@ def train(
     if teacher is not None:
         teacher = trace(teacher.to(where), example).to(memory_format=torch.channels_last).eval()
         features = shared_activations(structure, teacher) if h.distill_features else []
-    loss_of = partial(objective, h=h, teacher=teacher, features=features)
     optimizer = _optimizer(model, h)
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(h.ema), use_buffers=True) if h.ema else None
     result = model if average is None else average.module
     parts = {"model": model, "optimizer": optimizer, **({} if average is None else {"average": average})}
     rows = state.resume(run, stage, parts)
-    if rows:
+    loss_of = partial(objective, distributed.parallel(model, h.sync_bn), h=h, teacher=teacher, features=features)
+    if rows and distributed.rank() == 0:
         record(run, stage, rows)
         _say(f"{stage}: goes on after epoch {len(rows)} of {h.epochs}")
     for epoch in range(len(rows) + 1, h.epochs + 1):
         start = time.perf_counter()
         loss = _epoch(model, data, loss_of, optimizer, average, stage, epoch, h)
+        if distributed.rank() > 0:
+            continue
         rows.append(
             {
                 "epoch": epoch,
@@ -115,7 +118,7 @@ def _optimizer(model: nn.Module, h: Hyperparameters) -> torch.optim.Optimizer:
 def _epoch(
     model: nn.Module,
     data: Dataset,
-    loss_of: Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]],
+    loss_of: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
     optimizer: torch.optim.Optimizer,
     average: AveragedModel | None,
     stage: str,
@@ -124,17 +127,18 @@ def _epoch(
 ) -> float:
     """One pass over the training images; the mean loss."""
     generator = torch.Generator().manual_seed(_seed(h.seed, stage, epoch))
-    torch.manual_seed(_seed(h.seed, stage, epoch))  # for dropout
+    torch.manual_seed(_seed(h.seed, stage, epoch) + distributed.rank())  # for dropout
     model.train()
     where = next(model.parameters()).device
     count = steps(data, h.batch)
     total = torch.zeros((), device=where)
-    batches = training_batches(data, h.batch, generator, where)
-    bar = tqdm(batches, f"{stage} {epoch}/{h.epochs}", count, leave=False, disable=not sys.stderr.isatty())
+    batches = training_batches(data, h.batch, generator, where, distributed.rank(), distributed.world())
+    hidden = distributed.rank() > 0 or not sys.stderr.isatty()
+    bar = tqdm(batches, f"{stage} {epoch}/{h.epochs}", count, leave=False, disable=hidden)
     for step, (x, labels) in enumerate(bar):
         for group in optimizer.param_groups:
             group["lr"] = group["scale"] * h.lr * SCHEDULES[h.schedule]((epoch - 1 + step / count) / h.epochs)
-        loss, _ = loss_of(model, x.contiguous(memory_format=torch.channels_last), labels)
+        loss, _ = loss_of(x.contiguous(memory_format=torch.channels_last), labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -144,7 +148,7 @@ def _epoch(
         if average is not None:
             average.update_parameters(model)
             open_gates(average.module, h.remove, alpha)
-    mean = total.item() / count
+    mean = distributed.mean(total).item() / count
     if not math.isfinite(mean):
         raise CheckError(f"{stage}: the loss is {mean} in epoch {epoch}; lower --lr (it was {h.lr})")
     return mean

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from fold.errors import InputError
 from fold.graph import is_activation
@@ -26,7 +27,8 @@ def objective(
     ``teacher`` and ``features`` (from `shared_activations`) are needed where ``h.distill`` or ``h.distill_features`` is
     above 0.
     """
-    with recorded(model, features) as ours:
+    own = model.module if isinstance(model, DistributedDataParallel) else model
+    with recorded(own, features) as ours:
         logits = model(images)
     task = F.cross_entropy(logits, labels, label_smoothing=h.label_smoothing)
     loss = task
@@ -37,7 +39,7 @@ def objective(
         if features:
             loss = loss + h.distill_features * feature_loss(ours, theirs)
     if h.penalty and not h.remove:  # a plan learns no gates
-        loss = loss + h.penalty * depth_penalty(model, h.gate_weights)
+        loss = loss + h.penalty * depth_penalty(own, h.gate_weights)
     return loss, task.detach()
 
 

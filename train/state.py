@@ -9,6 +9,7 @@ import torch
 
 from fold.errors import InputError
 from fold.files import atomic_path
+from train import distributed
 
 
 class Stateful(Protocol):
@@ -38,10 +39,11 @@ def resume(run: Path, stage: str, parts: Mapping[str, Stateful]) -> list[dict]:
     Raises InputError for a damaged state.
     """
     file = path(run, stage)
-    if not file.exists():
+    content = distributed.first(lambda: file.read_bytes() if file.exists() else None)
+    if content is None:
         return []
     try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         for name, part in parts.items():
             part.load_state_dict(state[name])
         return state["rows"]
