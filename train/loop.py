@@ -64,7 +64,7 @@ def train(model: nn.Module, dataset: Dataset, run: Path, stage: str, h: Hyperpar
     if alphas:
         groups.append({"params": alphas, "weight_decay": 0.0, "scale": h.gate_lr})
     optimizer = torch.optim.SGD(groups, lr=h.lr, momentum=h.momentum, nesterov=True)
-    structure = trace(model, torch.zeros(1, *data.train.images.shape[1:], device=where))
+    structure = trace(model, torch.zeros(1, *data.shape, device=where))
     rows = _resume(run, stage, model, optimizer)
     if rows:
         record(run, stage, rows)
