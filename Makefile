@@ -9,7 +9,7 @@ BATCH   ?= 1
 N       ?= 10000
 LAMBDAS ?= 0.05 0.1 0.25 0.5 1
 ENGINE  ?= sequential
-# WEIGHTS, EPOCHS and LAMBDA: unset means the default of the stage.
+# WEIGHTS, EPOCHS, SIZE and LAMBDA: unset means the default of the stage.
 
 # OpenMP threads that spin while they wait make PyTorch many times slower on a machine that does anything else.
 export OMP_WAIT_POLICY ?= PASSIVE
@@ -21,6 +21,9 @@ READY := $(VENV)/.ready
 BENCH := $$(test -e $(READY) && echo $(PY) || echo $(PYTHON))
 
 epochs  := $(if $(EPOCHS),--epochs $(EPOCHS))
+# A checkpoint runs code of your own (MODEL=package.module:function) only where the command names it.
+named   := $(if $(findstring :,$(MODEL)),--model '$(MODEL)')
+size    := $(if $(SIZE),--size $(SIZE))
 weights := $(if $(WEIGHTS),--weights '$(WEIGHTS)')
 lambda  := $(if $(LAMBDA),--lambda $(LAMBDA))
 
@@ -34,7 +37,7 @@ help: ## list the targets and variables
 	@echo "  variables, here with their values:"
 	@echo "    MODEL=$(MODEL)  DATA=$(DATA)  RUN=$(RUN)  RUNTIME=$(RUNTIME)  BATCH=$(BATCH)"
 	@echo "    LAMBDAS='$(LAMBDAS)'  ENGINE=$(ENGINE) (or ray)"
-	@echo "    WEIGHTS=FILE  EPOCHS=N (0 skips training)  LAMBDA=X (depth penalty)  N=$(N) (fuzz)  PYTHON=$(PYTHON)"
+	@echo "    WEIGHTS=FILE  EPOCHS=N (0 skips training)  LAMBDA=X (depth penalty)  SIZE=PIXELS  N=$(N) (fuzz)  PYTHON=$(PYTHON)"
 	@echo
 	@echo "  example: make prefold fold export trt-bench MODEL=resnet20 DATA=cifar10/ WEIGHTS=resnet20.pt EPOCHS=10"
 
@@ -77,19 +80,19 @@ lint: $(READY) ## style and format
 	@$(PY) -m ruff format --check .
 
 prefold: $(READY) ## train MODEL on DATA or take its WEIGHTS, then learn which activations can go
-	@$(PY) -m train pretrain --run '$(RUN)' --model $(MODEL) --data '$(DATA)' $(weights) $(epochs)
-	@$(PY) -m train prefold --run '$(RUN)' $(epochs) $(lambda)
+	@$(PY) -m train pretrain --run '$(RUN)' --model '$(MODEL)' --data '$(DATA)' $(size) $(weights) $(epochs)
+	@$(PY) -m train prefold --run '$(RUN)' $(named) $(epochs) $(lambda)
 
 fold: $(READY) ## take those activations out, hoist padding, fine-tune, fold
-	@$(PY) -m train finetune --run '$(RUN)' $(epochs)
-	@$(PY) -m fold fold '$(RUN)'
+	@$(PY) -m train finetune --run '$(RUN)' $(named) $(epochs)
+	@$(PY) -m fold fold '$(RUN)' $(named)
 
 sweep: $(READY) ## prefold, fine-tune and fold with each of LAMBDAS, each in RUN/lambda-X: accuracy against depth
-	@$(PY) -m train pretrain --run '$(RUN)' --model $(MODEL) --data '$(DATA)' $(weights) $(epochs)
-	@$(PY) -m train sweep --run '$(RUN)' --lambdas $(LAMBDAS) --prefold='$(epochs)' --finetune='$(epochs)' --engine $(ENGINE)
+	@$(PY) -m train pretrain --run '$(RUN)' --model '$(MODEL)' --data '$(DATA)' $(size) $(weights) $(epochs)
+	@$(PY) -m train sweep --run '$(RUN)' $(named) --lambdas $(LAMBDAS) --prefold='$(epochs)' --finetune='$(epochs)' --engine $(ENGINE)
 
 export: $(READY) ## original and folded network to ONNX, each compared with PyTorch
-	@$(PY) -m export --data '$(RUN)/eval.npz' '$(RUN)/original.safetensors' '$(RUN)/folded.safetensors'
+	@$(PY) -m export $(named) --data '$(RUN)/eval.npz' '$(RUN)/original.safetensors' '$(RUN)/folded.safetensors'
 
 trt-bench: ## latency of both, interleaved: TensorRT on a GPU or Jetson, else ONNX Runtime on the CPU
 	@$(BENCH) -m trt_bench bench --runtime $(RUNTIME) --batch $(BATCH) --data '$(RUN)/eval.npz' \

@@ -13,10 +13,9 @@ from fold import checkpoint
 from fold.cli import Parser, run
 from fold.errors import InputError, NothingToFold
 from fold.padding import hoist_padding
-from train import config, data, distributed, hyperparameters, loop, planned, state
+from train import config, data, distributed, hyperparameters, inputs, loop, planned, state
 from train.choose import choose
 from train.gates import THRESHOLD, depth_penalty, gates, harden, linearize
-from train.models import MODELS, apply_weights, arguments_from_weights, build, find, load_weights, split_gates
 from train.sweep import sweep
 
 _EPILOG = """\
@@ -41,14 +40,12 @@ def parser() -> Parser:
     stages = parser.add_subparsers(dest="stage", required=True, metavar="{pretrain,prefold,finetune,evaluate,sweep}")
 
     pretrain = _stage(stages, "pretrain", _pretrain, "train the network, or take its weights from a file")
-    network = pretrain.add_mutually_exclusive_group(required=True)
-    network.add_argument("--model", help=f"one of {', '.join(MODELS)}")
-    network.add_argument("-d", "--depth", dest="model", type=_resnet, metavar="N", help="short for --model resnetN")
-    pretrain.add_argument("--data", required=True, help="'digits', or a folder with train/CLASS and test/CLASS images")
-    pretrain.add_argument("--weights", type=Path, help="take these instead of training (.pt, .pth, .th, .safetensors)")
+    inputs.add_network(pretrain)
+    inputs.add_data(pretrain)
     hyperparameters.add_training(pretrain, epochs=30, lr=0.1)
 
     prefold = _stage(stages, "prefold", _prefold, "learn which activations can go")
+    inputs.add_named(prefold)
     hyperparameters.add_training(prefold, epochs=10, lr=0.01)
     hyperparameters.add_distillation(prefold)
     prefold.add_argument(
@@ -73,6 +70,7 @@ def parser() -> Parser:
     )  # fmt: skip
 
     finetune = _stage(stages, "finetune", _finetune, "remove the activations whose gates are open, hoist, train again")
+    inputs.add_named(finetune)
     hyperparameters.add_training(finetune, epochs=10, lr=0.02)
     hyperparameters.add_distillation(finetune)
     finetune.add_argument(
@@ -87,7 +85,8 @@ def parser() -> Parser:
 
     evaluate = stages.add_parser("evaluate", help="accuracy of checkpoints", description="Accuracy of checkpoints.")
     evaluate.add_argument("checkpoints", nargs="+", type=Path, metavar="CHECKPOINT")
-    evaluate.add_argument("--data", required=True, help="'digits', or a folder with train/CLASS and test/CLASS images")
+    inputs.add_named(evaluate)
+    inputs.add_data(evaluate)
     evaluate.set_defaults(run_stage=_evaluate)
 
     sweeping = _stage(
@@ -98,6 +97,7 @@ def parser() -> Parser:
         "--lambdas", type=hyperparameters.non_negative, nargs="+", default=[0.05, 0.1, 0.25, 0.5, 1.0], metavar="X",
         help="weights of the depth penalty, a run folder RUN/lambda-X for each (0.05 0.1 0.25 0.5 1)",
     )  # fmt: skip
+    inputs.add_named(sweeping)
     for stage in ("prefold", "finetune"):
         sweeping.add_argument(
             f"--{stage}", type=shlex.split, default=[], metavar="'OPTIONS'", help=f"options of {stage}, see its --help"
@@ -116,24 +116,12 @@ def _stage(stages, name: str, function, summary: str) -> argparse.ArgumentParser
     return parser
 
 
-def _resnet(depth: str) -> str:
-    return f"resnet{depth}"
-
-
 def _pretrain(options: argparse.Namespace) -> None:
-    find(options.model)
-    weights, given_gates = (None, {}) if options.weights is None else split_gates(load_weights(options.weights))
-    dataset = data.load(options.data)
-    model, arguments = _network(options, dataset, weights)
-    config.enter(
-        options.run,
-        "pretrain",
-        {
-            **_settings(options),
-            "data": options.data if options.data == "digits" else str(Path(options.data).expanduser().resolve()),
-            "weights": None if weights is None else config.digest(options.weights),
-        },
-    )
+    where = inputs.data_settings(options)
+    dataset = inputs.dataset(where)
+    model, built, given_gates = inputs.network(options, dataset)
+    weights = None if options.weights is None else config.digest(options.weights)
+    config.enter(options.run, "pretrain", {**_settings(options), **where, "weights": weights})
     path = options.run / "original.safetensors"
     if _done(path, "pretrain"):
         return
@@ -143,8 +131,8 @@ def _pretrain(options: argparse.Namespace) -> None:
         loop.train(model, dataset, options.run, "pretrain", hyperparameters.of(options))
     recipe = {
         "stage": "original",
-        "model": {"spec": f"train.models:{options.model}", "arguments": arguments},
-        "input_shape": list(dataset.test.images.shape[1:]),
+        "model": built,
+        "input_shape": list(dataset.shape),
         "classes": list(dataset.classes),
         "accuracy": {"original": _accuracy(model, dataset)},
     }
@@ -159,27 +147,9 @@ def _pretrain(options: argparse.Namespace) -> None:
     _write(path, model, recipe)
 
 
-def _network(options: argparse.Namespace, dataset: data.Dataset, weights: dict | None) -> tuple[nn.Module, dict]:
-    """The network for ``dataset``, and the arguments that build it; with ``weights``, what these say decides."""
-    arguments = {"num_classes": len(dataset.classes), "in_channels": dataset.test.images.shape[1]}
-    if weights is None:
-        torch.manual_seed(options.seed)
-        return build(options.model, **arguments), arguments
-    given = arguments_from_weights(options.model, weights)
-    for what, own in arguments.items():
-        if given[what] != own:
-            raise InputError(
-                f"weights {options.weights}: {what} is {given[what]}, but data {options.data} has {own}; "
-                "give weights for this data"
-            )
-    model = build(options.model, **given)
-    apply_weights(model, weights, options.weights)
-    return model, given
-
-
 def _prefold(options: argparse.Namespace) -> None:
     parent = options.run / "original.safetensors"
-    model, recipe = checkpoint.load(parent)
+    model, recipe = checkpoint.load(parent, options.model)
     own_gates = recipe.get("gates", {})
     if own_gates and options.remove:
         raise InputError(f"--remove: {parent} has gates of its own; leave it out, or start from weights without gates")
@@ -191,7 +161,7 @@ def _prefold(options: argparse.Namespace) -> None:
     path = options.run / "prefold.safetensors"
     if _done(path, "prefold"):
         return
-    dataset = data.load(config.settings(options.run, "pretrain")["data"])
+    dataset = inputs.dataset(config.settings(options.run, "pretrain"))
     for name, alpha in own_gates.items():
         gates(gated)[name].alpha.data.fill_(alpha)
     if options.remove:
@@ -212,18 +182,18 @@ def _finetune(options: argparse.Namespace) -> None:
     path = options.run / "hardened.safetensors"
     if _done(path, "finetune"):
         return
-    gated = linearize(checkpoint.replay(recipe), _example(recipe), recipe["gate"])
+    gated = linearize(checkpoint.replay(recipe, options.model), _example(recipe), recipe["gate"])
     hoisted = []
     if "planned" in recipe:
         gated, hoisted = planned.plan(gated, recipe["planned"], _example(recipe))
     checkpoint.fill(gated, weights, parent)
     removed, kept = _to_remove(gated, recipe, options, parent)
-    dataset = data.load(config.settings(options.run, "pretrain")["data"])
+    dataset = inputs.dataset(config.settings(options.run, "pretrain"))
     hard = harden(gated, 1.0 if "planned" in recipe else options.threshold)
     recipe["accuracy"]["hardened"] = _accuracy(hard, dataset)
     hard, more = hoist_padding(hard, _example(recipe))
     recipe["accuracy"]["hoisted"] = _accuracy(hard, dataset)
-    teacher = _teacher(options, checkpoint.load(options.run / "original.safetensors")[0])
+    teacher = _teacher(options, checkpoint.load(options.run / "original.safetensors", options.model)[0])
     loop.train(hard, dataset, options.run, "finetune", hyperparameters.of(options), teacher)
     recipe["removed"] = removed
     recipe["kept"] = kept
@@ -259,16 +229,16 @@ def _teacher(options: argparse.Namespace, original: nn.Module) -> nn.Module | No
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    dataset = data.load(options.data)
+    dataset = inputs.dataset(inputs.data_settings(options))
     for path in options.checkpoints:
-        model, recipe = checkpoint.load(path)
-        if recipe["input_shape"] != list(dataset.test.images.shape[1:]):
+        model, recipe = checkpoint.load(path, options.model)
+        if recipe["input_shape"] != list(dataset.shape):
             raise InputError(f"{path}: takes images {recipe['input_shape']}, not those of --data {options.data}")
         print(f"{path}: {100 * _accuracy(model, dataset):.2f} % of {len(dataset.test.labels)} images")
 
 
 def _sweep(options: argparse.Namespace) -> None:
-    sweep(options.run, options.lambdas, options.prefold, options.finetune, options.engine)
+    sweep(options.run, options.lambdas, options.prefold, options.finetune, options.engine, options.model)
 
 
 def _settings(options: argparse.Namespace) -> dict:

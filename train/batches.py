@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fold.errors import InputError
-from train.data import Dataset
+from train.data import Dataset, Split
+from train.stream import stream
 
 
 def steps(dataset: Dataset, batch: int) -> int:
@@ -32,22 +33,47 @@ def training_batches(
     What is drawn from ``generator`` depends on neither ``rank``, ``world`` nor ``device``. Raises InputError where
     ``world`` processes cannot share a batch evenly.
     """
-    images, labels = dataset.train.images.to(device), dataset.train.labels.to(device)
-    part = share(min(batch, len(labels)), rank, world)
-    order = torch.randperm(len(labels), generator=generator).to(device)
-    for step in range(steps(dataset, batch)):
-        chosen = order[step * batch : (step + 1) * batch]
-        moves = draw(len(chosen), dataset.padding, dataset.flip, generator)
-        mine = chosen[part]
-        offsets, mirrored = (None if move is None else move[part].to(device) for move in moves)
-        moved = augment(images[mine], dataset.padding, offsets, mirrored)
-        yield normalise(moved, dataset.mean, dataset.std), labels[mine]
+    count = len(dataset.train.labels)
+    part = share(min(batch, count), rank, world)
+    chosen = torch.randperm(count, generator=generator)[: batch * steps(dataset, batch)].split(batch)
+    moved = _from_memory if isinstance(dataset.train, Split) else _from_files
+    for images, labels in moved(dataset, chosen, part, generator, device):
+        yield normalise(images, dataset.mean, dataset.std), labels
 
 
 def test_batches(dataset: Dataset, batch: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
     """The test images in order, all of them: float32 [N, C, H, W], normalised, and labels [N]."""
-    for images, labels in zip(dataset.test.images.split(batch), dataset.test.labels.split(batch), strict=True):
+    test = dataset.test
+    if isinstance(test, Split):
+        pairs = zip(test.images.split(batch), test.labels.split(batch), strict=True)
+    else:
+        everything = [(i, None) for i in range(len(test.labels))]
+        pairs = stream(test, [everything[i : i + batch] for i in range(0, len(everything), batch)])
+    for images, labels in pairs:
         yield normalise(images.to(device), dataset.mean, dataset.std), labels.to(device)
+
+
+Chosen = tuple[Tensor, ...]  # the indices of the images of each batch
+
+
+def _from_memory(
+    dataset: Dataset, chosen: Chosen, part: slice, generator: torch.Generator, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    images, labels = dataset.train.images.to(device), dataset.train.labels.to(device)
+    padding = dataset.shape[-1] // (8 if dataset.flip else 16)  # 4 of 32 as usual for photos, 2 of 32 for digits
+    for indices in chosen:
+        moves = draw(len(indices), padding, dataset.flip, generator)
+        offsets, mirrored = (None if move is None else move[part].to(device) for move in moves)
+        mine = indices[part].to(device)
+        yield augment(images[mine], padding, offsets, mirrored), labels[mine]
+
+
+def _from_files(
+    dataset: Dataset, chosen: Chosen, part: slice, generator: torch.Generator, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    seeds = [torch.randint(2**62, (len(indices),), generator=generator) for indices in chosen]
+    moved = [list(zip(i[part].tolist(), s[part].tolist(), strict=True)) for i, s in zip(chosen, seeds, strict=True)]
+    return stream(dataset.train, moved, device)
 
 
 def share(count: int, rank: int, world: int) -> slice:

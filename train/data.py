@@ -1,6 +1,7 @@
-"""Labelled images as uint8 tensors that fit in memory: what ``--data`` names. `train.batches` makes batches of them."""
+"""Labelled images: what ``--data`` names. `train.batches` makes batches of them."""
 
 import os
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,18 +12,34 @@ from torch.nn import functional as F
 
 from fold.errors import InputError
 from fold.files import atomic_path
-from train.image_folder import read_image_folder
+from train.image_folder import decode_image_folder, list_image_folder
+from train.published import PUBLISHED, read_published
+from train.stream import Files, stream
 
-# The statistics that public CIFAR and ImageNet weights were trained with.
+NAMES = ("digits", *PUBLISHED)
+RESIDENT_BYTES = 2 * 2**30  # folders up to here live in memory as uint8: all 32x32 sets, and 14,000 images of 224x224
+EVAL_IMAGES = 2000  # of a test split that does not fit in memory: 300 MB at 224x224
+
+# The statistics that most public CIFAR and ImageNet weights were trained with; of gray images, any will do.
 RGB_MEAN, RGB_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+GRAY_MEAN, GRAY_STD = (0.5,), (0.5,)
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images, uint8 [N, C, H, W], and their classes, int64 [N]."""
+    """Images, uint8 [N, C, size, size], and their classes, int64 [N]."""
 
     images: Tensor
     labels: Tensor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """[C, size, size] of an image."""
+        return tuple(self.images.shape[1:])
+
+    def to(self, device: torch.device) -> "Split":
+        """The same on ``device``."""
+        return Split(self.images.to(device), self.labels.to(device))
 
 
 @dataclass(frozen=True)
@@ -32,53 +49,79 @@ class Dataset:
 
     name: str
     classes: tuple[str, ...]
-    train: Split
-    test: Split
+    train: Split | Files
+    test: Split | Files
     mean: tuple[float, ...]
     std: tuple[float, ...]
     flip: bool
 
     @property
-    def padding(self) -> int:
-        """Pixels by which training images are moved at most: 4 of 32 as usual for photos, 2 of 32 for digits."""
-        return self.train.images.shape[-1] // (8 if self.flip else 16)
+    def shape(self) -> tuple[int, ...]:
+        """[C, size, size] of an image."""
+        return self.test.shape
 
     def to(self, device: torch.device) -> "Dataset":
-        """The same data set, its images and labels on ``device``."""
-        train, test = (Split(split.images.to(device), split.labels.to(device)) for split in (self.train, self.test))
-        return replace(self, train=train, test=test)
+        """The same data set; what of it is in memory is on ``device``."""
+        return replace(self, train=self.train.to(device), test=self.test.to(device))
 
 
 def load(spec: str, size: int = 32) -> Dataset:
     """The data set ``spec`` at ``size`` x ``size`` pixels.
 
-    "digits": the 1797 handwritten digits of scikit-learn, resized, one channel; 1437 to train, 360 to test. Otherwise a
-    folder with ``train/CLASS/*.jpg`` and ``test/CLASS/*.jpg`` (any format that Pillow reads), as RGB; what it holds is
-    cached under ``$XDG_CACHE_HOME/layer-folding``. A folder called digits is ``./digits``.
-    Raises InputError where ``spec`` is neither, or the folder is not as it should be.
+    "digits": the 1797 handwritten digits of scikit-learn, one channel; 1437 to train, 360 to test. "mnist", "cifar10"
+    and "cifar100" are downloaded once. Otherwise a folder with ``train/CLASS/*.jpg`` and ``test/CLASS/*.jpg`` or
+    ``val/CLASS/*.jpg`` (any format that Pillow reads), as RGB: up to RESIDENT_BYTES decoded once, and cached under
+    ``$XDG_CACHE_HOME/layer-folding``; above, from the files as they are needed. A folder called digits is ``./digits``.
+    Raises InputError where ``spec`` is none of these, or the folder is not as it should be.
     """
     if spec == "digits":
         return _digits(size)
+    if spec in PUBLISHED:
+        return _published(spec, size)
     root = Path(spec).expanduser()
     if not os.path.exists(root):
-        raise InputError(f"data {spec!r}: no such folder; give 'digits' or a folder with train/CLASS and test/CLASS")
-    folder = read_image_folder(root, size)
-    train = Split(folder.tensors["train.images"], folder.tensors["train.labels"])
-    test = Split(folder.tensors["test.images"], folder.tensors["test.labels"])
-    return Dataset(root.resolve().name, folder.classes, train, test, RGB_MEAN, RGB_STD, flip=True)
+        raise InputError(
+            f"data {spec!r}: no such folder; give one with train/CLASS and test/CLASS, or a name: {', '.join(NAMES)}"
+        )
+    return _folder(root, size)
+
+
+def normalised(dataset: Dataset, mean: list[float] | None, std: list[float] | None) -> Dataset:
+    """``dataset`` with another normalisation, one number a channel; None keeps what it has. Raises InputError."""
+    for option, values in (("--mean", mean), ("--std", std)):
+        if values is not None and len(values) != dataset.shape[0]:
+            raise InputError(
+                f"{option}: {len(values)} numbers for images of {dataset.shape[0]} channels; give one each"
+            )
+    return replace(dataset, mean=tuple(mean or dataset.mean), std=tuple(std or dataset.std))
 
 
 def save_eval_set(path: str | Path, dataset: Dataset) -> None:
     """Write the test split for evaluation without torch: an ``.npz`` (no pickle) of images uint8 [N, C, H, W],
-    labels int64 [N], mean and std float32 [C]."""
+    labels int64 [N], mean and std float32 [C]. Of a split that is not in memory, EVAL_IMAGES spread evenly over it."""
+    test = dataset.test if isinstance(dataset.test, Split) else _some(dataset.test, EVAL_IMAGES)
+    if len(test.labels) < len(dataset.test.labels):
+        print(
+            f"{path}: holds {len(test.labels)} of the {len(dataset.test.labels)} test images; later stages give the "
+            "accuracy on these",
+            file=sys.stderr,
+        )
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         np.savez(
             file,
-            images=dataset.test.images.cpu().numpy(),
-            labels=dataset.test.labels.cpu().numpy(),
+            images=test.images.cpu().numpy(),
+            labels=test.labels.cpu().numpy(),
             mean=np.array(dataset.mean, np.float32),
             std=np.array(dataset.std, np.float32),
         )
+
+
+def _some(files: Files, limit: int) -> Split:
+    """At most ``limit`` images spread evenly over ``files``."""
+    count = min(limit, len(files.labels))
+    chosen = [(i * len(files.labels) // count, None) for i in range(count)]
+    images, labels = zip(*stream(files, [chosen[i : i + 50] for i in range(0, count, 50)]), strict=True)
+    return Split(torch.cat(images), torch.cat(labels))
 
 
 def _digits(size: int) -> Dataset:
@@ -87,9 +130,45 @@ def _digits(size: int) -> Dataset:
 
     digits = load_digits()
     pixels = torch.from_numpy(digits.images).float().unsqueeze(1)  # [1797, 1, 8, 8], 0 to 16
-    pixels = F.interpolate(pixels, size=(size, size), mode="bilinear", align_corners=False)
-    images = (pixels * (255 / 16)).round().clamp(0, 255).to(torch.uint8)
+    images = _resized(pixels * (255 / 16), size)
     labels = torch.from_numpy(digits.target).long()
     indices = train_test_split(np.arange(len(labels)), test_size=360, stratify=digits.target, random_state=0)
     train, test = (Split(images[index], labels[index]) for index in map(torch.from_numpy, indices))
-    return Dataset("digits", tuple(map(str, digits.target_names)), train, test, (0.5,), (0.5,), flip=False)
+    return Dataset("digits", tuple(map(str, digits.target_names)), train, test, GRAY_MEAN, GRAY_STD, flip=False)
+
+
+def _published(name: str, size: int) -> Dataset:
+    classes, splits = read_published(name)
+    train, test = (Split(_resized(images, size), labels) for images, labels in (splits["train"], splits["test"]))
+    if train.shape[0] == 1:
+        return Dataset(name, classes, train, test, GRAY_MEAN, GRAY_STD, flip=False)
+    return Dataset(name, classes, train, test, RGB_MEAN, RGB_STD, flip=True)
+
+
+def _folder(root: Path, size: int) -> Dataset:
+    classes, listing = list_image_folder(root)
+    count = sum(map(len, listing.values()))
+    if count * 3 * size * size <= RESIDENT_BYTES:
+        tensors = decode_image_folder(root, size, classes, listing)
+        splits = {split: Split(tensors[f"{split}.images"], tensors[f"{split}.labels"]) for split in listing}
+    else:
+        print(
+            f"data {root}: {count} images of {size}x{size} are {count * 3 * size * size / 2**30:.1f} GB; read from the "
+            "files as they are needed",
+            file=sys.stderr,
+        )
+        splits = {
+            split: Files(
+                tuple(root / entry.name for entry in entries), torch.tensor([entry.label for entry in entries]), size
+            )
+            for split, entries in listing.items()
+        }
+    return Dataset(root.resolve().name, classes, splits["train"], splits["test"], RGB_MEAN, RGB_STD, flip=True)
+
+
+def _resized(images: Tensor, size: int) -> Tensor:
+    """[N, C, H, W] of 0 to 255 as uint8 [N, C, size, size]."""
+    if images.shape[-2:] == (size, size):
+        return images.round().to(torch.uint8)
+    pixels = F.interpolate(images.float(), size=(size, size), mode="bilinear", align_corners=False, antialias=True)
+    return pixels.round().clamp(0, 255).to(torch.uint8)

@@ -40,19 +40,22 @@ class Original:
     accuracy: float
 
 
-def read(run: Path, penalty: float) -> Point:
-    """The point of ``run``, which has at least been prefolded. Raises InputError for a damaged checkpoint."""
+def read(run: Path, penalty: float, named: str | None = None) -> Point:
+    """The point of ``run``, which has at least been prefolded; ``named`` is as in `fold.specs.build`.
+
+    Raises InputError for a damaged checkpoint.
+    """
     gates = checkpoint.read(run / "prefold.safetensors")[0]["gates"]
     stages = ("folded", "hardened", "prefold", "original")
     last = next(path for path in (run / f"{stage}.safetensors" for stage in stages) if path.exists())
     recipe = checkpoint.read(last)[0]
     network = last if recipe["stage"] == "folded" else run / "original.safetensors"
-    return Point(penalty, len(gates), len(recipe.get("removed", ())), depth_of(network), recipe["accuracy"])
+    return Point(penalty, len(gates), len(recipe.get("removed", ())), depth_of(network, named), recipe["accuracy"])
 
 
-def depth_of(path: Path) -> int:
+def depth_of(path: Path, named: str | None = None) -> int:
     """Weighted layers on the longest path through the network of a checkpoint."""
-    model, recipe = checkpoint.load(path)
+    model, recipe = checkpoint.load(path, named)
     return depth(model, torch.zeros(1, *recipe["input_shape"]))
 
 

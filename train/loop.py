@@ -50,7 +50,7 @@ def train(
     distributed.share(train, model, dataset, run, stage, h, teacher)
     where = device()
     data = dataset.to(where)
-    example = torch.zeros(1, *data.train.images.shape[1:], device=where)
+    example = torch.zeros(1, *data.shape, device=where)
     model.to(where, memory_format=torch.channels_last)  # a third less time per step than contiguous, on a CPU too
     structure = trace(model, example)
     features = []

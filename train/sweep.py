@@ -17,7 +17,14 @@ from train import cluster, config, frontier
 Command = list[str]  # ["fold", "fold", "runs/demo"] is `python -m fold fold runs/demo`
 
 
-def sweep(run: Path, penalties: Collection[float], prefold: Command, finetune: Command, engine: str) -> None:
+def sweep(
+    run: Path,
+    penalties: Collection[float],
+    prefold: Command,
+    finetune: Command,
+    engine: str = "sequential",
+    named: str | None = None,
+) -> None:
     """Train over ``penalties``; print the table, write ``run``/sweep.csv and sweep.png.
 
     Args:
@@ -25,6 +32,7 @@ def sweep(run: Path, penalties: Collection[float], prefold: Command, finetune: C
         penalties: the lambdas.
         prefold, finetune: further options of these stages, the same for each lambda.
         engine: "sequential", or "ray" for tasks on a Ray cluster.
+        named: the network's own code, as in `fold.specs.build`.
 
     Raises:
         InputError: no network, options that a stage refuses, or other settings than the folders were started with.
@@ -33,15 +41,17 @@ def sweep(run: Path, penalties: Collection[float], prefold: Command, finetune: C
     path = run / "original.safetensors"
     recipe = checkpoint.read(path)[0]
     folders = {penalty: run.absolute() / f"lambda-{penalty}" for penalty in sorted(set(penalties))}
+    allowed = [] if named is None else ["--model", named]
     points = {
-        folder.name: (folder, _commands(folder, penalty, prefold, finetune)) for penalty, folder in folders.items()
+        folder.name: (folder, _commands(folder, penalty, prefold, finetune, allowed))
+        for penalty, folder in folders.items()
     }
     outcomes = (cluster.each if engine == "ray" else _one_by_one)(run_point, points)
-    done = [frontier.read(folder, penalty) for penalty, folder in folders.items() if not outcomes[folder.name]]
+    done = [frontier.read(folder, penalty, named) for penalty, folder in folders.items() if not outcomes[folder.name]]
     if done:
         network = recipe["model"]["spec"].partition(":")[2]
         data = Path(config.settings(run, "pretrain")["data"]).name
-        original = frontier.Original(frontier.depth_of(path), recipe["accuracy"]["original"])
+        original = frontier.Original(frontier.depth_of(path, named), recipe["accuracy"]["original"])
         frontier.write_csv(run / "sweep.csv", done)
         frontier.draw(run / "sweep.png", done, original, f"{network} on {data}")
         print(frontier.as_text(done, original))
@@ -71,20 +81,23 @@ def _one_by_one(function: Callable, points: dict[str, tuple]) -> dict:
     return {name: function(*arguments) for name, arguments in points.items()}
 
 
-def _commands(folder: Path, penalty: float, prefold: Command, finetune: Command) -> list[Command]:
+def _commands(folder: Path, penalty: float, prefold: Command, finetune: Command, allowed: Command) -> list[Command]:
     """The stages of a point; of those that are done, the first two say so. Raises InputError for options that they
     refuse."""
     from train.__main__ import parser  # which imports this module
 
     stages = [
-        ["prefold", *prefold, "--run", str(folder), "--lambda", str(penalty)],
-        ["finetune", *finetune, "--run", str(folder)],
+        ["prefold", *prefold, *allowed, "--run", str(folder), "--lambda", str(penalty)],
+        ["finetune", *finetune, *allowed, "--run", str(folder)],
     ]
     for arguments in stages:
         parser().parse_args(arguments)
     hardened, folded = (folder / f"{stage}.safetensors" for stage in ("hardened", "folded"))
     done = hardened.exists() and folded.exists() and folded.stat().st_mtime_ns >= hardened.stat().st_mtime_ns
-    return [*(["train", *arguments] for arguments in stages), *([] if done else [["fold", "fold", str(folder)]])]
+    return [
+        *(["train", *arguments] for arguments in stages),
+        *([] if done else [["fold", "fold", str(folder), *allowed]]),
+    ]
 
 
 def _share(run: Path, folder: Path) -> None:

@@ -208,7 +208,7 @@ def test_cache_is_below_home_without_xdg(folder, tmp_path, monkeypatch):
 @pytest.mark.parametrize("spec", ["digit", "/no/such/folder"])
 def test_neither_digits_nor_a_folder(spec):
     message = refused(spec)
-    assert spec in message and "'digits'" in message
+    assert spec in message and "digits, mnist, cifar10, cifar100" in message
 
 
 def test_file_instead_of_a_folder(tmp_path):
@@ -222,6 +222,15 @@ def test_no_train_or_test(folder, split):
     shutil.rmtree(folder / split)
     message = refused(folder)
     assert str(folder) in message and f"no folder {split}" in message and "train/CLASS" in message
+
+
+def test_val_is_taken_where_there_is_no_test(folder):
+    tested = load(str(folder))
+    (folder / "test").rename(folder / "val")
+    assert torch.equal(load(str(folder)).test.images, tested.test.images)
+    write_image(folder / "test/cat/0.png", np.zeros((32, 32, 3), np.uint8))
+    write_image(folder / "test/dog/0.png", np.zeros((32, 32, 3), np.uint8))
+    assert not load(str(folder)).test.images.any()
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
