@@ -1,7 +1,8 @@
 """Several processes as one, on one machine or many: process 0 runs the command, the others help it train.
 
-    torchrun --nproc-per-node 4 -m train prefold --run runs/demo
+    torchrun --nproc-per-node 4 -m -- train prefold --run runs/demo
 
+The "--" keeps torchrun from taking --run for an abbreviation of one of its own options (Python 3.11 and before do).
 Process 0 alone touches the run folder, prints and decides: which gates are open, what is removed, where to go on. When
 it trains, it sends the others the network, the data and the settings, and all run the same training call on
 DistributedDataParallel, each with its part of every batch: over NCCL on GPUs, one a process, over gloo on CPUs.
@@ -104,7 +105,12 @@ def parallel(model: nn.Module, sync_bn: bool) -> nn.Module:
     if world() == 1:
         return model
     if sync_bn:
-        tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(model, tensors)).train()
+        model = synchronised(model).train()
     device = next(model.parameters()).device
     return DistributedDataParallel(model, device_ids=[torch.cuda.current_device()] if device.type == "cuda" else None)
+
+
+def synchronised(model: nn.Module) -> nn.Module:
+    """A copy of ``model`` that shares all its tensors, with SyncBatchNorm in the place of BatchNorm."""
+    tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    return nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(model, tensors))
