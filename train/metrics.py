@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fold.files import atomic_path, write_text
 
-COLUMNS = ("stage", "epoch", "loss", "accuracy", "penalty", "depth", "seconds")
+COLUMNS = ("stage", "epoch", "loss", "task", "accuracy", "penalty", "depth", "seconds")
 
 
 def record(run: Path, stage: str, rows: list[dict]) -> None:
