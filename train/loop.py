@@ -56,7 +56,7 @@ def train(
     if teacher is not None:
         teacher = trace(teacher.to(where), example).to(memory_format=torch.channels_last).eval()
         features = shared_activations(structure, teacher) if h.distill_features else []
-    loss_of = partial(objective, h=h, teacher=teacher, features=features)
+    loss_of = partial(objective, model, h=h, teacher=teacher, features=features)
     optimizer = _optimizer(model, h)
     scaler = torch.amp.GradScaler(where.type, enabled=h.precision == "fp16")
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(h.ema), use_buffers=True) if h.ema else None
@@ -139,17 +139,16 @@ def _epoch(
     bar = tqdm(batches, f"{stage} {epoch}/{h.epochs}", count, leave=False, disable=not sys.stderr.isatty())
     for done, (x, labels) in enumerate(bar, start=1):
         total += step(x, labels, (epoch - 1 + (done - 1) / count) / h.epochs, (epoch - 1 + done / count) / h.epochs)
-        if done == 1:
-            best = min(best, total[1].item())
-        if done % CHECK_EVERY == 0 or done == count:
+        if done == 1 or done % CHECK_EVERY == 0 or done == count:
             loss, task = (total / done).tolist()
+            best = min(best, task)
             health.check(loss, task, best, len(data.classes), h, f"{stage}, epoch {epoch}", alphas)
     return loss, task
 
 
 def _step(
     model: nn.Module,
-    loss_of: Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]],
+    loss_of: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
     average: AveragedModel | None,
@@ -170,7 +169,7 @@ def _step(
     x = x.contiguous(memory_format=torch.channels_last)
     for images, targets in zip(x.chunk(h.accumulate), labels.chunk(h.accumulate), strict=True):
         with torch.autocast(x.device.type, PRECISIONS[h.precision], enabled=h.precision != "fp32"):
-            losses = torch.stack(loss_of(model, images, targets)) * (len(images) / len(x))
+            losses = torch.stack(loss_of(images, targets)) * (len(images) / len(x))
         scaler.scale(losses[0]).backward()
         total += losses.detach()
     scaler.step(optimizer)
