@@ -72,6 +72,6 @@ def test_20_kills_at_random_moments(tmp_path):
     assert 0 < finished_epochs(broken) < H.epochs
     start(broken).join()
     assert (broken / "result").read_text() == (whole / "result").read_text()
-    assert len(rows(broken)) == H.epochs and done > 0
+    assert finished_epochs(broken) == H.epochs
     expected = [".prefold.state", "config.json", "gates.png", "metrics.csv", "result"]
     assert sorted(path.name for path in broken.iterdir()) == expected
