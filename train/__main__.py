@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> None:
     stages = parser.add_subparsers(dest="stage", required=True, metavar="{pretrain,prefold,finetune,evaluate}")
 
     pretrain = _stage(stages, "pretrain", _pretrain, "train the network, or take its weights from a file")
-    pretrain.epilog = "example: python -m train pretrain --run runs/cars --model resnet20 --data cars/ --weights resnet20.pt"
+    pretrain.epilog = "example: python -m train pretrain --run runs/cars -d 20 --data cars/ --weights resnet20.pt"
     inputs.add_network(pretrain)
     inputs.add_data(pretrain)
     hyperparameters.add_training(pretrain, epochs=30, lr=0.1)
