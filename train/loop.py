@@ -142,6 +142,8 @@ def _epoch(
         if done == 1 or done % CHECK_EVERY == 0 or done == count:
             loss, task = (total / done).tolist()
             best = min(best, task)
+            if done == count and not all(p.isfinite().all() for p in model.parameters()):
+                loss = math.nan  # the next one would be, and this state must not be kept
             health.check(loss, task, best, len(data.classes), h, f"{stage}, epoch {epoch}", alphas)
     return loss, task
 

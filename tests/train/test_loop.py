@@ -184,6 +184,14 @@ def test_a_run_that_goes_wrong_keeps_the_last_good_epoch(tmp_path, monkeypatch):
     assert all(value.isfinite().all() for value in kept.state_dict().values())
 
 
+def test_weights_that_are_lost_in_the_last_step_are_not_kept(tmp_path):
+    model = network()
+    model.stem.conv.weight.register_hook(lambda gradient: gradient * math.inf)
+    with pytest.raises(CheckError, match="pretrain, epoch 1: the loss is nan"):
+        train(model, dataset(), tmp_path, "pretrain", Hyperparameters(1, 64, 0.05, 5e-4, 0))
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(("best", "task", "collapsed"), [(0.3, 2.4, True), (0.3, 2.2, False), (2.2, 2.4, False)])
 def test_collapse_is_worse_than_guessing_after_having_learned(best, task, collapsed):
     with (
