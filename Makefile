@@ -7,7 +7,7 @@ RUN     ?= runs/$(MODEL)-$(notdir $(patsubst %/,%,$(DATA)))
 RUNTIME ?= auto
 BATCH   ?= 1
 N       ?= 10000
-# WEIGHTS, EPOCHS and LAMBDA: unset means the default of the stage.
+# WEIGHTS, EPOCHS, SIZE and LAMBDA: unset means the default of the stage.
 
 # OpenMP threads that spin while they wait make PyTorch many times slower on a machine that does anything else.
 export OMP_WAIT_POLICY ?= PASSIVE
@@ -19,6 +19,9 @@ READY := $(VENV)/.ready
 BENCH := $$(test -e $(READY) && echo $(PY) || echo $(PYTHON))
 
 epochs  := $(if $(EPOCHS),--epochs $(EPOCHS))
+# A checkpoint runs code of your own (MODEL=package.module:function) only where the command names it.
+named   := $(if $(findstring :,$(MODEL)),--model '$(MODEL)')
+size    := $(if $(SIZE),--size $(SIZE))
 weights := $(if $(WEIGHTS),--weights '$(WEIGHTS)')
 lambda  := $(if $(LAMBDA),--lambda $(LAMBDA))
 
@@ -31,7 +34,7 @@ help: ## list the targets and variables
 	@echo
 	@echo "  variables, here with their values:"
 	@echo "    MODEL=$(MODEL)  DATA=$(DATA)  RUN=$(RUN)  RUNTIME=$(RUNTIME)  BATCH=$(BATCH)"
-	@echo "    WEIGHTS=FILE  EPOCHS=N (0 skips training)  LAMBDA=X (depth penalty)  N=$(N) (fuzz)  PYTHON=$(PYTHON)"
+	@echo "    WEIGHTS=FILE  EPOCHS=N (0 skips training)  LAMBDA=X (depth penalty)  SIZE=PIXELS  N=$(N) (fuzz)  PYTHON=$(PYTHON)"
 	@echo
 	@echo "  example: make prefold fold export trt-bench MODEL=resnet20 DATA=cifar10/ WEIGHTS=resnet20.pt EPOCHS=10"
 
@@ -74,15 +77,15 @@ lint: $(READY) ## style and format
 	@$(PY) -m ruff format --check .
 
 prefold: $(READY) ## train MODEL on DATA or take its WEIGHTS, then learn which activations can go
-	@$(PY) -m train pretrain --run '$(RUN)' --model $(MODEL) --data '$(DATA)' $(weights) $(epochs)
-	@$(PY) -m train prefold --run '$(RUN)' $(epochs) $(lambda)
+	@$(PY) -m train pretrain --run '$(RUN)' --model '$(MODEL)' --data '$(DATA)' $(size) $(weights) $(epochs)
+	@$(PY) -m train prefold --run '$(RUN)' $(named) $(epochs) $(lambda)
 
 fold: $(READY) ## take those activations out, hoist padding, fine-tune, fold
-	@$(PY) -m train finetune --run '$(RUN)' $(epochs)
-	@$(PY) -m fold fold '$(RUN)'
+	@$(PY) -m train finetune --run '$(RUN)' $(named) $(epochs)
+	@$(PY) -m fold fold '$(RUN)' $(named)
 
 export: $(READY) ## original and folded network to ONNX, each compared with PyTorch
-	@$(PY) -m export --data '$(RUN)/eval.npz' '$(RUN)/original.safetensors' '$(RUN)/folded.safetensors'
+	@$(PY) -m export $(named) --data '$(RUN)/eval.npz' '$(RUN)/original.safetensors' '$(RUN)/folded.safetensors'
 
 trt-bench: ## latency of both, interleaved: TensorRT on a GPU or Jetson, else ONNX Runtime on the CPU
 	@$(BENCH) -m trt_bench bench --runtime $(RUNTIME) --batch $(BATCH) --data '$(RUN)/eval.npz' \

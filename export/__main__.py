@@ -37,19 +37,20 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--opset", type=int, default=20, help="ONNX operator set (default: %(default)s)")
     parser.add_argument("--data", type=Path, metavar="EVAL.NPZ", help="compare on these images too, not only on noise")
+    parser.add_argument("--model", metavar="SPEC", help="the network's own code, if it was made by package.module:fn")
     options = parser.parse_args(arguments)
     targets = _targets(options.checkpoints, options.output)
     evalset = read_evalset(options.data) if options.data else None
     for source, target in zip(options.checkpoints, targets, strict=True):
         try:
-            print(export(source, target, options.opset, evalset), flush=True)
+            print(export(source, target, options.opset, evalset, options.model), flush=True)
         except CheckError as error:
             raise CheckError(f"{source}: {error}{_set_aside(target)}") from error
 
 
-def export(source: Path, target: Path, opset: int, evalset: EvalSet | None) -> str:
+def export(source: Path, target: Path, opset: int, evalset: EvalSet | None, named: str | None = None) -> str:
     """Export one checkpoint; ``target`` appears only after it has passed the check. Returns the line to print."""
-    model, recipe = load(source)
+    model, recipe = load(source, named)
     images = None if evalset is None else evalset.inputs(_CHECKED_IMAGES)
     if images is not None and list(images.shape[1:]) != list(recipe["input_shape"]):
         raise InputError(

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fold import checkpoint, report
+from fold import checkpoint, report, specs
 from fold.cli import Parser, run
 from fold.cost import cost
 from fold.errors import CheckError, InputError
@@ -23,7 +23,7 @@ _EPILOG = """\
 examples:
   python -m fold fold runs/demo
   python -m fold scan runs/demo/original.safetensors
-  python -m fold scan torchvision.models:resnet50 --input 3 224 224
+  python -m fold scan torchvision:resnet50 --input 3 224 224
 
 exit codes: 0 done, 1 nothing to fold or a failed check, 2 bad input
 """
@@ -39,31 +39,37 @@ def main(arguments: list[str] | None = None) -> None:
         epilog="example: python -m fold fold runs/demo",
     )
     folding.add_argument("run", type=Path, metavar="RUN", help="the run folder")
+    _add_named(folding)
     folding.set_defaults(function=_fold)
     scanning = commands.add_parser(
         "scan",
         help="what would fold, and what would not and why",
         description="List the regions that would merge if the activations in the way went. Writes nothing.",
-        epilog="example: python -m fold scan torchvision.models:resnet50 --input 3 224 224",
+        epilog="example: python -m fold scan torchvision:resnet50 --input 3 224 224",
     )
-    scanning.add_argument("network", help="a checkpoint, or a name such as torchvision.models:resnet50")
+    scanning.add_argument("network", help="a checkpoint, or a name such as resnet20 or torchvision:resnet50")
     scanning.add_argument("--input", type=int, nargs="+", metavar="N", help="C H W of one image, for a name")
+    _add_named(scanning)
     scanning.add_argument("--json", action="store_true", help="print JSON in place of tables")
     scanning.set_defaults(function=_scan)
     options = parser.parse_args(arguments)
     options.function(options)
 
 
+def _add_named(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", metavar="SPEC", help="the network's own code, if it was made by package.module:fn")
+
+
 def _fold(options: argparse.Namespace) -> None:
     source = options.run / "hardened.safetensors"
-    model, recipe = checkpoint.load(source)
+    model, recipe = checkpoint.load(source, options.model)
     evalset = read_evalset(options.run / "eval.npz")
     example = torch.zeros(1, *recipe["input_shape"])
     result = fold(model, example)
     if not result.folded:
         print(report.reasons(result.skipped))
         raise CheckError(f"{source}: nothing to fold, see the reasons above; prefold longer, or with a larger --lambda")
-    original = checkpoint.build(recipe["model"]["spec"], recipe["model"]["arguments"])
+    original = specs.build(recipe["model"]["spec"], recipe["model"]["arguments"], options.model)
     costs = {name: cost(m, example) for name, m in (("original", original), ("folded", result.model))}
     agreement, accuracy = _compare(model, result.model, evalset)
     recipe["stage"] = "folded"
@@ -114,14 +120,18 @@ def _logits(model: nn.Module, evalset: EvalSet) -> Tensor:
         return torch.cat([model(batch) for batch in torch.from_numpy(evalset.inputs()).split(BATCH)])
 
 
+def _by_name(name: str, shape: list[int] | None) -> nn.Module:
+    if not shape or min(shape) < 1:
+        raise InputError(f"{name}: a name needs the size of an image, such as --input 3 224 224")
+    return specs.build(name, specs.arguments_for(name, shape, named=name), named=name)
+
+
 def _scan(options: argparse.Namespace) -> None:
-    if ":" in options.network and not Path(options.network).exists():
-        if not options.input or min(options.input) < 1:
-            raise InputError(f"{options.network}: a name needs the size of an image, such as --input 3 224 224")
-        model, shape = checkpoint.build(options.network, {}), options.input
-    else:
-        model, recipe = checkpoint.load(options.network)
+    if options.network.endswith(".safetensors") or Path(options.network).exists():
+        model, recipe = checkpoint.load(options.network, options.model)
         shape = recipe["input_shape"]
+    else:
+        model, shape = _by_name(options.network, options.input), options.input
     result = scan(model, torch.zeros(1, *shape))
     if options.json:
         print(json.dumps(report.as_json(result), indent=2))

@@ -14,11 +14,10 @@ from fold import checkpoint
 from fold.cli import Parser, run
 from fold.errors import CheckError, InputError
 from fold.padding import hoist_padding
-from train import config, data, loop
+from train import config, data, inputs, loop
 from train.choose import choose
 from train.gates import THRESHOLD, gates, harden, linearize
 from train.loop import Hyperparameters
-from train.models import MODELS, apply_weights, arguments_from_weights, build, find, load_weights, split_gates
 
 _EPILOG = """\
 example, from weights to a network that `python -m fold` folds:
@@ -36,12 +35,12 @@ def main(arguments: list[str] | None = None) -> None:
     stages = parser.add_subparsers(dest="stage", required=True, metavar="{pretrain,prefold,finetune,evaluate}")
 
     pretrain = _stage(stages, "pretrain", _pretrain, "train the network, or take its weights from a file")
-    pretrain.add_argument("--model", required=True, help=f"one of {', '.join(MODELS)}")
-    pretrain.add_argument("--data", required=True, help="'digits', or a folder with train/CLASS and test/CLASS images")
-    pretrain.add_argument("--weights", type=Path, help="take these instead of training (.pt, .pth, .th, .safetensors)")
+    inputs.add_network(pretrain)
+    inputs.add_data(pretrain)
     _hyperparameters(pretrain, epochs=30, lr=0.1)
 
     prefold = _stage(stages, "prefold", _prefold, "learn which activations can go")
+    inputs.add_named(prefold)
     _hyperparameters(prefold, epochs=10, lr=0.01)
     prefold.add_argument(
         "--lambda", dest="penalty", type=_non_negative, default=0.25, help="weight of the depth penalty (%(default)s)"
@@ -58,6 +57,7 @@ def main(arguments: list[str] | None = None) -> None:
     )  # fmt: skip
 
     finetune = _stage(stages, "finetune", _finetune, "remove the activations whose gates are open, hoist, train again")
+    inputs.add_named(finetune)
     _hyperparameters(finetune, epochs=10, lr=0.02)
     finetune.add_argument(
         "--threshold", type=_non_negative, default=THRESHOLD, help="gates from here on are taken out (%(default)s)"
@@ -71,7 +71,8 @@ def main(arguments: list[str] | None = None) -> None:
 
     evaluate = stages.add_parser("evaluate", help="accuracy of checkpoints", description="Accuracy of checkpoints.")
     evaluate.add_argument("checkpoints", nargs="+", type=Path, metavar="CHECKPOINT")
-    evaluate.add_argument("--data", required=True, help="'digits', or a folder with train/CLASS and test/CLASS images")
+    inputs.add_named(evaluate)
+    inputs.add_data(evaluate)
     evaluate.set_defaults(run_stage=_evaluate)
 
     options = parser.parse_args(arguments)
@@ -94,19 +95,11 @@ def _hyperparameters(parser: argparse.ArgumentParser, epochs: int, lr: float) ->
 
 
 def _pretrain(options: argparse.Namespace) -> None:
-    find(options.model)
-    weights, given_gates = (None, {}) if options.weights is None else split_gates(load_weights(options.weights))
-    dataset = data.load(options.data)
-    model, arguments = _network(options, dataset, weights)
-    config.enter(
-        options.run,
-        "pretrain",
-        {
-            **_settings(options),
-            "data": options.data if options.data == "digits" else str(Path(options.data).expanduser().resolve()),
-            "weights": None if weights is None else config.digest(options.weights),
-        },
-    )
+    where = inputs.data_settings(options)
+    dataset = inputs.dataset(where)
+    model, built, given_gates = inputs.network(options, dataset)
+    weights = None if options.weights is None else config.digest(options.weights)
+    config.enter(options.run, "pretrain", {**_settings(options), **where, "weights": weights})
     path = options.run / "original.safetensors"
     if _done(path, "pretrain"):
         return
@@ -116,8 +109,8 @@ def _pretrain(options: argparse.Namespace) -> None:
         loop.train(model, dataset, options.run, "pretrain", _hyperparameters_of(options))
     recipe = {
         "stage": "original",
-        "model": {"spec": f"train.models:{options.model}", "arguments": arguments},
-        "input_shape": list(dataset.test.images.shape[1:]),
+        "model": built,
+        "input_shape": list(dataset.shape),
         "classes": list(dataset.classes),
         "accuracy": {"original": _accuracy(model, dataset)},
     }
@@ -132,32 +125,14 @@ def _pretrain(options: argparse.Namespace) -> None:
     _write(path, model, recipe)
 
 
-def _network(options: argparse.Namespace, dataset: data.Dataset, weights: dict | None) -> tuple[nn.Module, dict]:
-    """The network for ``dataset``, and the arguments that build it; with ``weights``, what these say decides."""
-    arguments = {"num_classes": len(dataset.classes), "in_channels": dataset.test.images.shape[1]}
-    if weights is None:
-        torch.manual_seed(options.seed)
-        return build(options.model, **arguments), arguments
-    given = arguments_from_weights(options.model, weights)
-    for what, own in arguments.items():
-        if given[what] != own:
-            raise InputError(
-                f"weights {options.weights}: {what} is {given[what]}, but data {options.data} has {own}; "
-                "give weights for this data"
-            )
-    model = build(options.model, **given)
-    apply_weights(model, weights, options.weights)
-    return model, given
-
-
 def _prefold(options: argparse.Namespace) -> None:
     parent = options.run / "original.safetensors"
-    model, recipe = checkpoint.load(parent)
+    model, recipe = checkpoint.load(parent, options.model)
     config.enter(options.run, "prefold", {**_settings(options), parent.name: config.digest(parent)})
     path = options.run / "prefold.safetensors"
     if _done(path, "prefold"):
         return
-    dataset = data.load(config.settings(options.run, "pretrain")["data"])
+    dataset = inputs.dataset(config.settings(options.run, "pretrain"))
     recipe["gate"] = "all" if recipe.get("gates") else options.gate  # given gates may stand anywhere
     gated = linearize(model, _example(recipe), recipe["gate"])
     for name, alpha in recipe.get("gates", {}).items():
@@ -176,7 +151,7 @@ def _finetune(options: argparse.Namespace) -> None:
     path = options.run / "hardened.safetensors"
     if _done(path, "finetune"):
         return
-    gated = linearize(checkpoint.replay(recipe), _example(recipe), recipe["gate"])
+    gated = linearize(checkpoint.replay(recipe, options.model), _example(recipe), recipe["gate"])
     checkpoint.fill(gated, weights, parent)
     removed, kept = choose(gated, _example(recipe), options.threshold, options.max_growth)
     for name, reason in kept.items():
@@ -189,7 +164,7 @@ def _finetune(options: argparse.Namespace) -> None:
             f"{name}, is at {widest.alpha.item():.2f} of {options.threshold}; prefold with more --epochs (EPOCHS) or "
             "a larger --lambda (LAMBDA), in a new run folder"
         )
-    dataset = data.load(config.settings(options.run, "pretrain")["data"])
+    dataset = inputs.dataset(config.settings(options.run, "pretrain"))
     hard = harden(gated, options.threshold)
     recipe["accuracy"]["hardened"] = _accuracy(hard, dataset)
     hard, hoisted = hoist_padding(hard, _example(recipe))
@@ -204,10 +179,10 @@ def _finetune(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    dataset = data.load(options.data)
+    dataset = inputs.dataset(inputs.data_settings(options))
     for path in options.checkpoints:
-        model, recipe = checkpoint.load(path)
-        if recipe["input_shape"] != list(dataset.test.images.shape[1:]):
+        model, recipe = checkpoint.load(path, options.model)
+        if recipe["input_shape"] != list(dataset.shape):
             raise InputError(f"{path}: takes images {recipe['input_shape']}, not those of --data {options.data}")
         print(f"{path}: {100 * _accuracy(model, dataset):.2f} % of {len(dataset.test.labels)} images")
 

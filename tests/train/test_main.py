@@ -215,7 +215,7 @@ class TestBadInput:
 
     def test_weights_for_other_classes(self, refused, tmp_path):
         five = saved(tmp_path, build("mobilenetv2-digits", 5, 3))
-        refused("num_classes is 5, but data", "has 2", weights=five)
+        refused("2 of another shape: linear.weight ([5, 96] for [2, 96])", "for as many classes", weights=five)
 
     def test_a_folder_that_is_no_run(self, refused, tmp_path):
         (tmp_path / "run").mkdir()
