@@ -68,6 +68,16 @@ def test_what_does_not_go_together_is_said_in_a_line(options, message, images, t
     assert not (tmp_path / "run").exists()
 
 
+def test_depth_is_short_for_a_resnet_and_a_wrong_name_is_said_before_data_is_read(images, tmp_path, capsys):
+    assert train("pretrain", "--run", tmp_path / "run", "-d", 20, "--data", images, "--epochs", 0) == 0
+    recipe = checkpoint.read(tmp_path / "run" / "original.safetensors")[0]
+    assert recipe["model"]["spec"] == "train.models:resnet20"
+    capsys.readouterr()
+    for name in (("-d", 21), ("--model", "resnet21")):
+        assert train("pretrain", "--run", tmp_path / "run2", *name, "--data", tmp_path / "none") == 2
+        assert "unknown model 'resnet21': did you mean" in capsys.readouterr().err
+
+
 def test_own_code_has_to_be_named_in_every_command(images, tmp_path, monkeypatch, capsys):
     (tmp_path / "minenet.py").write_text(
         "from torch import nn\n"
