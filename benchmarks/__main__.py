@@ -4,15 +4,22 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks import folding, gates, kernels, report
+from benchmarks import epoch, folding, gates, kernels, report
 from fold.files import write_json
 from trt_bench import cli
 from trt_bench.errors import InputError
 
-BENCHMARKS = {"fold": folding.run, "gates": gates.run, "kernels-resnet": kernels.resnet, "kernels-vgg": kernels.vgg}
+BENCHMARKS = {
+    "epoch": epoch.run,
+    "fold": folding.run,
+    "gates": gates.run,
+    "kernels-resnet": kernels.resnet,
+    "kernels-vgg": kernels.vgg,
+}
 
 EXAMPLE = """\
 benchmarks:
+  epoch           part of an epoch of prefold on 32x32 images against per-image PIL transforms, a minute
   fold            fold.fold from end to end on ResNet-20 and ResNet-56, half a minute
   gates           a training step of ResNet-20 with gates against one without, half a minute
   kernels-resnet  merged kernels by autograd and by fold.affine at the widths of ResNet-20 and -56, half a minute

@@ -11,7 +11,7 @@ A file can ask for the first three. The last is imported only if the caller has 
 import difflib
 import importlib
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -27,7 +27,7 @@ class _Library:
     Others would let a file have weights downloaded, or read from where it likes.
     """
 
-    build: object
+    build: Callable[[ModuleType, str, dict], nn.Module]
     arguments: frozenset[str] | None = None
 
 

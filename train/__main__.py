@@ -40,11 +40,13 @@ def parser() -> Parser:
     stages = parser.add_subparsers(dest="stage", required=True, metavar="{pretrain,prefold,finetune,evaluate,sweep}")
 
     pretrain = _stage(stages, "pretrain", _pretrain, "train the network, or take its weights from a file")
+    pretrain.epilog = "example: python -m train pretrain --run runs/cars -d 20 --data cars/ --weights resnet20.pt"
     inputs.add_network(pretrain)
     inputs.add_data(pretrain)
     hyperparameters.add_training(pretrain, epochs=30, lr=0.1)
 
     prefold = _stage(stages, "prefold", _prefold, "learn which activations can go")
+    prefold.epilog = "example: python -m train prefold --run runs/cars --epochs 20 --distill 0.9"
     inputs.add_named(prefold)
     hyperparameters.add_training(prefold, epochs=10, lr=0.01)
     hyperparameters.add_distillation(prefold)
@@ -70,6 +72,7 @@ def parser() -> Parser:
     )  # fmt: skip
 
     finetune = _stage(stages, "finetune", _finetune, "remove the activations whose gates are open, hoist, train again")
+    finetune.epilog = "example: python -m train finetune --run runs/cars --epochs 20 --distill 0.9"
     inputs.add_named(finetune)
     hyperparameters.add_training(finetune, epochs=10, lr=0.02)
     hyperparameters.add_distillation(finetune)
@@ -84,6 +87,7 @@ def parser() -> Parser:
     )  # fmt: skip
 
     evaluate = stages.add_parser("evaluate", help="accuracy of checkpoints", description="Accuracy of checkpoints.")
+    evaluate.epilog = "example: python -m train evaluate runs/cars/original.safetensors --data cars/"
     evaluate.add_argument("checkpoints", nargs="+", type=Path, metavar="CHECKPOINT")
     inputs.add_named(evaluate)
     inputs.add_data(evaluate)
@@ -167,7 +171,7 @@ def _prefold(options: argparse.Namespace) -> None:
     if options.remove:
         recipe["planned"] = options.remove
         gated, _ = planned.plan(gated, options.remove, _example(recipe))
-    loop.train(gated, dataset, options.run, "prefold", hyperparameters.of(options), _teacher(options, model))
+    loop.train(gated, dataset, options.run, "prefold", hyperparameters.of(options), _teacher(options))
     planned.open_gates(gated, options.remove, 1.0)  # they are, unless there was no training
     recipe["stage"] = "prefold"
     recipe["gates"] = {name: gate.alpha.item() for name, gate in gates(gated).items()}
@@ -193,8 +197,7 @@ def _finetune(options: argparse.Namespace) -> None:
     recipe["accuracy"]["hardened"] = _accuracy(hard, dataset)
     hard, more = hoist_padding(hard, _example(recipe))
     recipe["accuracy"]["hoisted"] = _accuracy(hard, dataset)
-    teacher = _teacher(options, checkpoint.load(options.run / "original.safetensors", options.model)[0])
-    loop.train(hard, dataset, options.run, "finetune", hyperparameters.of(options), teacher)
+    loop.train(hard, dataset, options.run, "finetune", hyperparameters.of(options), _teacher(options))
     recipe["removed"] = removed
     recipe["kept"] = kept
     recipe["hoisted"] = [list(region.layers) for region in [*hoisted, *more]]
@@ -224,8 +227,10 @@ def _to_remove(
     return removed, kept
 
 
-def _teacher(options: argparse.Namespace, original: nn.Module) -> nn.Module | None:
-    return original if options.distill or options.distill_features else None
+def _teacher(options: argparse.Namespace) -> nn.Module | None:
+    """The original network of the run, if ``options`` ask to learn from it."""
+    wanted = options.distill or options.distill_features
+    return checkpoint.load(options.run / "original.safetensors", options.model)[0] if wanted else None
 
 
 def _evaluate(options: argparse.Namespace) -> None:

@@ -13,6 +13,8 @@ import torch
 from fold.errors import InputError
 from train.schedule import SCHEDULES
 
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
 
 @dataclass(frozen=True)
 class Hyperparameters:
@@ -37,6 +39,8 @@ class Hyperparameters:
     gate_lr: float = 1.0
     gate_weights: Mapping[str, float] | None = None
     remove: tuple[str, ...] = ()
+    precision: str = "fp32"
+    accumulate: int = 1
     sync_bn: bool = False
 
 
@@ -57,6 +61,11 @@ def add_training(parser: argparse.ArgumentParser, epochs: int, lr: float) -> Non
     add("-wd", "--weight-decay", type=non_negative, default=5e-4, help="none on gates (%(default)s)")
     add("--label-smoothing", type=fraction, default=0.0, help="(%(default)s)")
     add("--ema", type=fraction, default=0.0, metavar="DECAY", help="average weights over steps, e.g. 0.999 (off)")
+    add(
+        "--precision", choices=PRECISIONS, default="fp32",
+        help="of convolutions and products; weights stay fp32. bf16 or fp16 pay on a GPU (%(default)s)",
+    )  # fmt: skip
+    add("--accumulate", type=positive_count, default=1, metavar="N", help="compute a batch in N parts (%(default)s)")
     add(
         "--sync-bn", action=_OnGPUs, help="under torchrun: BatchNorm over the whole batch, not the part of each process"
     )

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from fold import specs
 from fold.errors import InputError
 from train import data
-from train.models import MODELS
+from train.models import MODELS, find
 from train.models.layouts import split_gates, variant, with_our_names
 from train.models.weights import apply_weights, load_weights
 
@@ -17,9 +17,12 @@ from train.models.weights import apply_weights, load_weights
 def add_network(parser: argparse.ArgumentParser) -> None:
     """Options of the stage that makes the network."""
     names = f"{', '.join(MODELS)}; or torchvision:NAME, timm:NAME, or package.module:function of your own"
-    given = parser.add_mutually_exclusive_group(required=True)
-    given.add_argument("--model", help=names)
-    given.add_argument("-d", "--depth", dest="model", type="resnet{}".format, metavar="N", help="short for resnetN")
+    network = parser.add_mutually_exclusive_group(required=True)
+    network.add_argument("--model", type=_spec, help=names)
+    network.add_argument(
+        "-d", "--depth", dest="model", type=lambda depth: _spec(f"resnet{depth}"), metavar="N",
+        help="short for --model resnetN",
+    )  # fmt: skip
     parser.add_argument("--weights", type=Path, help="take these instead of training (.pt, .pth, .th, .safetensors)")
 
 
@@ -92,6 +95,12 @@ def _check(model: nn.Module, spec: str, dataset: data.Dataset) -> None:
     if not isinstance(logits, Tensor) or logits.shape != (1, classes):
         given = f"a tensor {list(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
         raise InputError(f"model {spec!r}: gives {given} for one of the {images}, not [1, {classes}] logits")
+
+
+def _spec(text: str) -> str:
+    if ":" not in text:
+        find(text)  # raises before any data is read
+    return text
 
 
 def _pixels(text: str) -> int:

@@ -18,19 +18,19 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from fold.cost import folded_depth
-from fold.errors import CheckError
 from fold.trace import trace
-from train import distributed, state
+from train import distributed, health, state
 from train.batches import steps, test_batches, training_batches
 from train.data import Dataset
 from train.gates import THRESHOLD, depth_penalty, gates, is_open
-from train.hyperparameters import Hyperparameters
+from train.hyperparameters import PRECISIONS, Hyperparameters
 from train.metrics import draw_gates, record
 from train.objective import objective, shared_activations
 from train.planned import open_gates
 from train.schedule import SCHEDULES, opening
 
 EVAL_BATCH = 500
+CHECK_EVERY = 100  # steps; asking a GPU for the loss makes it wait
 
 
 def device() -> torch.device:
@@ -44,8 +44,8 @@ def train(
     """Train ``model`` in place, from the last epoch that an earlier call finished; it ends in eval mode on the CPU.
 
     ``teacher`` is the network to distil from, if ``h`` asks for distillation. Writes ``run``/metrics.csv,
-    ``run``/gates.png where there are gates, and the state to resume from, until `state.remove`. Raises CheckError when
-    the loss is no longer finite, InputError for a damaged state.
+    ``run``/gates.png where there are gates, and the state to resume from, until `state.remove`. Raises CheckError where
+    `health.check` does, InputError for a damaged state.
     """
     distributed.share(train, model, dataset, run, stage, h, teacher)
     where = device()
@@ -58,9 +58,12 @@ def train(
         teacher = trace(teacher.to(where), example).to(memory_format=torch.channels_last).eval()
         features = shared_activations(structure, teacher) if h.distill_features else []
     optimizer = _optimizer(model, h)
+    scaler = torch.amp.GradScaler(where.type, enabled=h.precision == "fp16")
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(h.ema), use_buffers=True) if h.ema else None
     result = model if average is None else average.module
-    parts = {"model": model, "optimizer": optimizer, **({} if average is None else {"average": average})}
+    parts = {"model": model, "optimizer": optimizer, "scaler": scaler}
+    if average is not None:
+        parts["average"] = average
     rows = state.resume(run, stage, parts)
     loss_of = partial(objective, distributed.parallel(model, h.sync_bn), h=h, teacher=teacher, features=features)
     if rows and distributed.rank() == 0:
@@ -68,13 +71,15 @@ def train(
         _say(f"{stage}: goes on after epoch {len(rows)} of {h.epochs}")
     for epoch in range(len(rows) + 1, h.epochs + 1):
         start = time.perf_counter()
-        loss = _epoch(model, data, loss_of, optimizer, average, stage, epoch, h)
+        step = partial(_step, model, loss_of, optimizer, scaler, average, h)
+        loss, task = _epoch(model, data, step, stage, epoch, h, min((row["task"] for row in rows), default=math.inf))
         if distributed.rank() > 0:
             continue
         rows.append(
             {
                 "epoch": epoch,
                 "loss": loss,
+                "task": task,
                 "accuracy": accuracy(result, data),
                 "penalty": depth_penalty(result).item() if gates(result) else 0.0,
                 "depth": _depth(structure, result),
@@ -118,40 +123,68 @@ def _optimizer(model: nn.Module, h: Hyperparameters) -> torch.optim.Optimizer:
 def _epoch(
     model: nn.Module,
     data: Dataset,
-    loss_of: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
-    optimizer: torch.optim.Optimizer,
-    average: AveragedModel | None,
+    step: Callable[[Tensor, Tensor, float, float], Tensor],
     stage: str,
     epoch: int,
     h: Hyperparameters,
-) -> float:
-    """One pass over the training images; the mean loss."""
+    best: float,
+) -> tuple[float, float]:
+    """One pass over the training images with `_step`; the mean loss, and the task's part of it, which was ``best`` at
+    best. Raises CheckError where `health.check` does."""
     generator = torch.Generator().manual_seed(_seed(h.seed, stage, epoch))
     torch.manual_seed(_seed(h.seed, stage, epoch) + distributed.rank())  # for dropout
     model.train()
     where = next(model.parameters()).device
     count = steps(data, h.batch)
-    total = torch.zeros((), device=where)
+    total = torch.zeros(2, device=where)
+    alphas = {name: gate.alpha.item() for name, gate in gates(model).items()}
     batches = training_batches(data, h.batch, generator, where, distributed.rank(), distributed.world())
     hidden = distributed.rank() > 0 or not sys.stderr.isatty()
     bar = tqdm(batches, f"{stage} {epoch}/{h.epochs}", count, leave=False, disable=hidden)
-    for step, (x, labels) in enumerate(bar):
-        for group in optimizer.param_groups:
-            group["lr"] = group["scale"] * h.lr * SCHEDULES[h.schedule]((epoch - 1 + step / count) / h.epochs)
-        loss, _ = loss_of(x.contiguous(memory_format=torch.channels_last), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        total += loss.detach()
-        alpha = opening((epoch - 1 + (step + 1) / count) / h.epochs)
-        open_gates(model, h.remove, alpha)
-        if average is not None:
-            average.update_parameters(model)
-            open_gates(average.module, h.remove, alpha)
-    mean = distributed.mean(total).item() / count
-    if not math.isfinite(mean):
-        raise CheckError(f"{stage}: the loss is {mean} in epoch {epoch}; lower --lr (it was {h.lr})")
-    return mean
+    for done, (x, labels) in enumerate(bar, start=1):
+        total += step(x, labels, (epoch - 1 + (done - 1) / count) / h.epochs, (epoch - 1 + done / count) / h.epochs)
+        if done == 1 or done % CHECK_EVERY == 0 or done == count:
+            loss, task = distributed.mean(total / done).tolist()
+            best = min(best, task)
+            if done == count and not all(p.isfinite().all() for p in model.parameters()):
+                loss = math.nan  # the next one would be, and this state must not be kept
+            health.check(loss, task, best, len(data.classes), h, f"{stage}, epoch {epoch}", alphas)
+    return loss, task
+
+
+def _step(
+    model: nn.Module,
+    loss_of: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    average: AveragedModel | None,
+    h: Hyperparameters,
+    x: Tensor,
+    labels: Tensor,
+    before: float,
+    after: float,
+) -> Tensor:
+    """One update of the weights from a batch, in ``h.accumulate`` parts; loss and the task's part of it, [2].
+
+    ``before`` and ``after`` this step are the progress of the stage, 0 to 1.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = group["scale"] * h.lr * SCHEDULES[h.schedule](before)
+    optimizer.zero_grad()
+    total = torch.zeros(2, device=x.device)
+    x = x.contiguous(memory_format=torch.channels_last)
+    for images, targets in zip(x.chunk(h.accumulate), labels.chunk(h.accumulate), strict=True):
+        with torch.autocast(x.device.type, PRECISIONS[h.precision], enabled=h.precision != "fp32"):
+            losses = torch.stack(loss_of(images, targets)) * (len(images) / len(x))
+        scaler.scale(losses[0]).backward()
+        total += losses.detach()
+    scaler.step(optimizer)
+    scaler.update()
+    open_gates(model, h.remove, opening(after))
+    if average is not None:
+        average.update_parameters(model)
+        open_gates(average.module, h.remove, opening(after))
+    return total
 
 
 def _in_words(stage: str, row: dict, model: nn.Module, h: Hyperparameters) -> str:

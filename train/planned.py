@@ -17,10 +17,15 @@ from train.gates import gates
 
 
 def names(text: str) -> list[str]:
-    """What ``--remove`` says: names with commas between, or a file with them, a line or a comma each."""
-    if Path(text).is_file():
-        text = Path(text).read_text(encoding="utf-8")
-    return [name.strip() for line in text.splitlines() for name in line.split(",") if name.strip()]
+    """What ``--remove`` says: names with commas between, or a file with them, a line or a comma each.
+
+    Raises InputError where there is no name.
+    """
+    content = Path(text).read_text(encoding="utf-8") if Path(text).is_file() else text
+    found = [name.strip() for line in content.splitlines() for name in line.split(",") if name.strip()]
+    if not found:
+        raise InputError(f"--remove {text!r}: no name in it; give the names of gates, or leave it out to learn them")
+    return found
 
 
 def resolve(wanted: Sequence[str], model: nn.Module) -> list[str]:

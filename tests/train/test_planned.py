@@ -19,6 +19,10 @@ def test_names_from_the_command_line_or_a_file(tmp_path):
     assert names("a,b, c") == ["a", "b", "c"]
     (tmp_path / "plan.txt").write_text("a\nb,c\n\n")
     assert names(str(tmp_path / "plan.txt")) == ["a", "b", "c"]
+    (tmp_path / "plan.txt").write_text("\n")
+    for nothing in ("", ",", str(tmp_path / "plan.txt")):
+        with pytest.raises(InputError, match="no name in it"):
+            names(nothing)
 
 
 def test_which_gates_are_meant():

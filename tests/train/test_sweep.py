@@ -118,7 +118,7 @@ def test_a_lambda_that_removes_nothing_is_a_point_like_any_other(copied, capsys)
 def test_a_point_that_fails_does_not_stop_the_others(copied, capsys):
     assert call("sweep", "--run", copied, "--lambdas", 0, 1e38, *OPTIONS) == 1
     out, err = capsys.readouterr()
-    assert "1 of 2 points failed: lambda-1e+38: prefold: the loss is" in err.splitlines()[-1]
+    assert "1 of 2 points failed: lambda-1e+38: prefold, epoch 1: the loss is" in err.splitlines()[-1]
     assert [row["lambda"] for row in table(copied)] == ["0.0"] and "1e+38" not in out
 
 
