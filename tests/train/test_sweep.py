@@ -41,7 +41,7 @@ def table(run: Path) -> list[dict]:
 def pretrained(images, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("sweep") / "run"
     network = ("--model", "mobilenetv2-digits", "--data", images)
-    assert call("pretrain", "--run", folder, *network, "--epochs", "8", "--batch", "16") == 0
+    assert call("pretrain", "--run", folder, *network, "--epochs", "8", "--batch", "16", "--lr", "0.02") == 0
     return folder
 
 
