@@ -8,7 +8,9 @@ RUNTIME ?= auto
 BATCH   ?= 1
 PRECISION ?= fp32
 N       ?= 10000
-# WEIGHTS, EPOCHS and LAMBDA: unset means the default of the stage; BUDGET_MS and SPEEDUP: as fast as folding gets.
+LAMBDAS ?= 0.05 0.1 0.25 0.5 1
+ENGINE  ?= sequential
+# WEIGHTS, EPOCHS, SIZE and LAMBDA: unset means the default of the stage; BUDGET_MS and SPEEDUP: as fast as folding gets.
 
 # OpenMP threads that spin while they wait make PyTorch many times slower on a machine that does anything else.
 export OMP_WAIT_POLICY ?= PASSIVE
@@ -20,13 +22,16 @@ READY := $(VENV)/.ready
 BENCH := $$(test -e $(READY) && echo $(PY) || echo $(PYTHON))
 
 epochs  := $(if $(EPOCHS),--epochs $(EPOCHS))
+# A checkpoint runs code of your own (MODEL=package.module:function) only where the command names it.
+named   := $(if $(findstring :,$(MODEL)),--model '$(MODEL)')
+size    := $(if $(SIZE),--size $(SIZE))
 weights := $(if $(WEIGHTS),--weights '$(WEIGHTS)')
 lambda  := $(if $(LAMBDA),--lambda $(LAMBDA))
 budget  := $(if $(BUDGET_MS),--budget-ms $(BUDGET_MS)) $(if $(SPEEDUP),--speedup $(SPEEDUP))
 known   := $(if $(wildcard $(RUN)/importance.csv),--importance '$(RUN)/importance.csv')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fuzz bench support lint prefold plan fold export trt-bench clean
+.PHONY: help setup demo test fuzz bench support lint prefold plan fold sweep export trt-bench clean
 .NOTPARALLEL:
 
 help: ## list the targets and variables
@@ -34,7 +39,8 @@ help: ## list the targets and variables
 	@echo
 	@echo "  variables, here with their values:"
 	@echo "    MODEL=$(MODEL)  DATA=$(DATA)  RUN=$(RUN)  RUNTIME=$(RUNTIME)  BATCH=$(BATCH)  PRECISION=$(PRECISION)"
-	@echo "    WEIGHTS=FILE  EPOCHS=N (0 skips training)  LAMBDA=X (depth penalty)  N=$(N) (fuzz)  PYTHON=$(PYTHON)"
+	@echo "    LAMBDAS='$(LAMBDAS)'  ENGINE=$(ENGINE) (or ray)"
+	@echo "    WEIGHTS=FILE  EPOCHS=N (0 skips training)  LAMBDA=X (depth penalty)  SIZE=PIXELS  N=$(N) (fuzz)  PYTHON=$(PYTHON)"
 	@echo "    BUDGET_MS=X or SPEEDUP=S (plan)"
 	@echo
 	@echo "  example: make prefold fold export trt-bench MODEL=resnet20 DATA=cifar10/ WEIGHTS=resnet20.pt EPOCHS=10"
@@ -78,18 +84,22 @@ lint: $(READY) ## style and format
 	@$(PY) -m ruff format --check .
 
 prefold: $(READY) ## train MODEL on DATA or take its WEIGHTS, then learn which activations can go
-	@$(PY) -m train pretrain --run '$(RUN)' --model $(MODEL) --data '$(DATA)' $(weights) $(epochs)
-	@$(PY) -m train prefold --run '$(RUN)' $(epochs) $(lambda)
+	@$(PY) -m train pretrain --run '$(RUN)' --model '$(MODEL)' --data '$(DATA)' $(size) $(weights) $(epochs)
+	@$(PY) -m train prefold --run '$(RUN)' $(named) $(epochs) $(lambda)
 
 plan: $(READY) ## choose by RUN/latency.csv what to fold: what loses least in BUDGET_MS or at SPEEDUP, else the fastest
 	@$(PY) -m fold plan '$(RUN)' --latency '$(RUN)/latency.csv' $(known) $(budget)
 
 fold: $(READY) ## take those activations out, hoist padding, fine-tune, fold
-	@$(PY) -m train finetune --run '$(RUN)' $(epochs)
-	@$(PY) -m fold fold '$(RUN)'
+	@$(PY) -m train finetune --run '$(RUN)' $(named) $(epochs)
+	@$(PY) -m fold fold '$(RUN)' $(named)
+
+sweep: $(READY) ## prefold, fine-tune and fold with each of LAMBDAS, each in RUN/lambda-X: accuracy against depth
+	@$(PY) -m train pretrain --run '$(RUN)' --model '$(MODEL)' --data '$(DATA)' $(size) $(weights) $(epochs)
+	@$(PY) -m train sweep --run '$(RUN)' $(named) --lambdas $(LAMBDAS) --prefold='$(epochs)' --finetune='$(epochs)' --engine $(ENGINE)
 
 export: $(READY) ## original and folded network to ONNX in each PRECISION, each compared with PyTorch
-	@$(PY) -m export --precision $(PRECISION) --data '$(RUN)/eval.npz' \
+	@$(PY) -m export $(named) --precision $(PRECISION) --data '$(RUN)/eval.npz' \
 	  '$(RUN)/original.safetensors' '$(RUN)/folded.safetensors'
 
 trt-bench: ## latency of both, interleaved: TensorRT on a GPU or Jetson, else ONNX Runtime on the CPU

@@ -4,12 +4,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks import export, folding, gates, kernels, report
+from benchmarks import epoch, export, folding, gates, kernels, report
 from fold.files import write_json
 from trt_bench import cli
 from trt_bench.errors import InputError
 
 BENCHMARKS = {
+    "epoch": epoch.run,
     "export": export.run,
     "fold": folding.run,
     "gates": gates.run,
@@ -19,6 +20,7 @@ BENCHMARKS = {
 
 EXAMPLE = """\
 benchmarks:
+  epoch           part of an epoch of prefold on 32x32 images against per-image PIL transforms, a minute
   export          simplifying three ONNX files beside onnxsim and onnxslim, with the nodes that each leaves, a minute
   fold            fold.fold from end to end on ResNet-20 and ResNet-56, half a minute
   gates           a training step of ResNet-20 with gates against one without, half a minute

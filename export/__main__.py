@@ -85,6 +85,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "--opset", type=int, default=20, help="of a checkpoint's ONNX; 17 for TensorRT 8.6 (%(default)s)"
     )
+    parser.add_argument("--model", metavar="SPEC", help="the network's own code, if it was made by package.module:fn")
     parser.add_argument("--batch", type=int, help="fix the batch size of a checkpoint (default: any)")
     parser.add_argument("--dynamic-size", action="store_true", help="leave a checkpoint's image height and width open")
     parser.add_argument(
@@ -108,7 +109,7 @@ def _open(path: Path, options: argparse.Namespace) -> _Source:
             raise InputError("--opset, --batch and --dynamic-size are for checkpoints; an ONNX file keeps its own")
         model = read_onnx(path)
         return _Source(model, model, {})
-    model, recipe = load(path)
+    model, recipe = load(path, options.model)
     example = torch.zeros(1, *recipe["input_shape"])
     lowered = lower(model, example, options.opset, options.batch, options.dynamic_size)
     return _Source(lowered, model, metadata.describe(model, recipe))

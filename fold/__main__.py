@@ -8,14 +8,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fold import checkpoint, importance_command, plan_command, report
+from fold import checkpoint, importance_command, plan_command, report, specs
 from fold.cli import Parser, run
 from fold.cost import cost
-from fold.errors import CheckError
+from fold.errors import CheckError, NothingToFold
 from fold.evalset import EvalSet, read_evalset
 from fold.files import write_json
 from fold.folding import FoldResult, fold, scan
-from fold.network import open_network
+from fold.network import add_named, open_network
 
 BATCH = 256
 TIE = 1e-4  # of the largest logit; classes closer than this may swap by float32 rounding
@@ -24,7 +24,7 @@ _EPILOG = """\
 examples:
   python -m fold fold runs/demo
   python -m fold scan runs/demo/original.safetensors
-  python -m fold scan torchvision.models:resnet50 --input 3 224 224
+  python -m fold scan torchvision:resnet50 --input 3 224 224
 
 exit codes: 0 done, 1 nothing to fold or a failed check, 2 bad input
 """
@@ -40,15 +40,17 @@ def main(arguments: list[str] | None = None) -> None:
         epilog="example: python -m fold fold runs/demo",
     )
     folding.add_argument("run", type=Path, metavar="RUN", help="the run folder")
+    add_named(folding)
     folding.set_defaults(function=_fold)
     scanning = commands.add_parser(
         "scan",
         help="what would fold, and what would not and why",
         description="List the regions that would merge if the activations in the way went. Writes nothing.",
-        epilog="example: python -m fold scan torchvision.models:resnet50 --input 3 224 224",
+        epilog="example: python -m fold scan torchvision:resnet50 --input 3 224 224",
     )
-    scanning.add_argument("network", help="a checkpoint, or a name such as torchvision.models:resnet50")
+    scanning.add_argument("network", help="a checkpoint, or a name such as resnet20 or torchvision:resnet50")
     scanning.add_argument("--input", type=int, nargs="+", metavar="N", help="C H W of one image, for a name")
+    add_named(scanning)
     scanning.add_argument("--json", action="store_true", help="print JSON in place of tables")
     scanning.set_defaults(function=_scan)
     plan_command.add_parser(commands)
@@ -59,14 +61,16 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _fold(options: argparse.Namespace) -> None:
     source = options.run / "hardened.safetensors"
-    model, recipe = checkpoint.load(source)
+    model, recipe = checkpoint.load(source, options.model)
     evalset = read_evalset(options.run / "eval.npz")
     example = torch.zeros(1, *recipe["input_shape"])
     result = fold(model, example)
     if not result.folded:
         print(report.reasons(result.skipped))
-        raise CheckError(f"{source}: nothing to fold, see the reasons above; prefold longer, or with a larger --lambda")
-    original = checkpoint.build(recipe["model"]["spec"], recipe["model"]["arguments"])
+        raise NothingToFold(
+            f"{source}: nothing to fold, see the reasons above; prefold longer, or with a larger --lambda"
+        )
+    original = specs.build(recipe["model"]["spec"], recipe["model"]["arguments"], options.model)
     costs = {name: cost(m, example) for name, m in (("original", original), ("folded", result.model))}
     agreement, accuracy = _compare(model, result.model, evalset)
     recipe["stage"] = "folded"
@@ -118,7 +122,7 @@ def _logits(model: nn.Module, evalset: EvalSet) -> Tensor:
 
 
 def _scan(options: argparse.Namespace) -> None:
-    model, shape = open_network(options.network, options.input)
+    model, shape = open_network(options.network, options.input, options.model)
     result = scan(model, torch.zeros(1, *shape))
     if options.json:
         print(json.dumps(report.as_json(result), indent=2))

@@ -16,7 +16,6 @@ A recipe says how to get from nothing to the network whose weights are in the fi
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 from pathlib import Path
@@ -32,6 +31,7 @@ from fold.graph import is_activation
 from fold.padding import hoist_padding
 from fold.regions import find_regions
 from fold.rewrite import replace_regions
+from fold.specs import build
 from fold.trace import trace
 
 SCHEMA = 1
@@ -46,8 +46,8 @@ def save(path: str | Path, model: nn.Module, recipe: dict) -> None:
         temporary.write_bytes(safetensors.torch.save(weights, metadata))  # save_file hides a full disk
 
 
-def load(path: str | Path) -> tuple[nn.Module, dict]:
-    """The network of a checkpoint, in eval mode on the CPU, and its recipe.
+def load(path: str | Path, named: str | None = None) -> tuple[nn.Module, dict]:
+    """The network of a checkpoint, in eval mode on the CPU, and its recipe. ``named`` is as in `fold.specs.build`.
 
     Raises:
         InputError: the file is missing, damaged or not a checkpoint, its recipe cannot be replayed, or the network in
@@ -57,7 +57,7 @@ def load(path: str | Path) -> tuple[nn.Module, dict]:
     if recipe["stage"] == "prefold":
         raise InputError(f"{path}: its network still has gates; `python -m train finetune` hardens it")
     try:
-        model = replay(recipe)
+        model = replay(recipe, named)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     fill(model, weights, path)
@@ -86,9 +86,9 @@ def read(path: str | Path) -> tuple[dict, dict[str, Tensor]]:
     return recipe, weights
 
 
-def replay(recipe: dict) -> nn.Module:
+def replay(recipe: dict, named: str | None = None) -> nn.Module:
     """The network that ``recipe`` describes, with fresh weights, in training mode. Raises InputError."""
-    model = build(recipe["model"]["spec"], recipe["model"]["arguments"])
+    model = build(recipe["model"]["spec"], recipe["model"]["arguments"], named)
     if recipe["stage"] not in ("finetuned", "folded"):
         return model
     example = torch.zeros(1, *recipe["input_shape"])
@@ -101,29 +101,6 @@ def replay(recipe: dict) -> nn.Module:
         layers = {name: [node.target for node in layer.region.layers] for name, layer in merged.items()}
         _same("folded", layers, recipe["folded"])
     return model
-
-
-def build(spec: str, arguments: dict) -> nn.Module:
-    """The network ``spec``, "module:name" of ``train.models``, ``torchvision.models`` or ``timm``, with fresh weights.
-
-    Nothing outside of these three is imported, whatever a file asks for. Raises InputError.
-    """
-    module, _, name = spec.partition(":")
-    if module not in _CONSTRUCTORS:
-        raise InputError(f"model {spec!r}: not from {', '.join(_CONSTRUCTORS)}; write it as train.models:NAME")
-    try:
-        return _CONSTRUCTORS[module](importlib.import_module(module), name, arguments)
-    except ModuleNotFoundError as error:
-        raise InputError(f"model {spec!r}: {error.name} is not installed; pip install {error.name}") from error
-    except (TypeError, ValueError, RuntimeError) as error:  # timm raises RuntimeError for an unknown name
-        raise InputError(f"model {spec!r}: {error}") from error
-
-
-_CONSTRUCTORS = {
-    "train.models": lambda module, name, arguments: module.build(name, **arguments),
-    "torchvision.models": lambda module, name, arguments: module.get_model(name, **arguments),
-    "timm": lambda module, name, arguments: module.create_model(name, **arguments),
-}
 
 
 def remove(traced: fx.GraphModule, names: list[str]) -> fx.GraphModule:

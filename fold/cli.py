@@ -1,11 +1,13 @@
 """What every command of the toolchain does the same way: arguments, exit codes, one-line errors."""
 
 import argparse
+import contextlib
 import errno
 import math
 import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 from fold.errors import CheckError, InputError
@@ -24,6 +26,11 @@ class Parser(argparse.ArgumentParser):
 
 def run(main: Callable[[], None]) -> int:
     """Call ``main`` and return its exit code: 0 done, 1 ran and failed a check, 2 bad input, 130 interrupted."""
+    with _interrupted_once():
+        return _run(main)
+
+
+def _run(main: Callable[[], None]) -> int:
     try:
         main()
         sys.stdout.flush()
@@ -55,6 +62,23 @@ def positive(text: str) -> float:
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
     return value
+
+
+@contextlib.contextmanager
+def _interrupted_once() -> Iterator[None]:
+    """Within the block, the first Ctrl-C raises KeyboardInterrupt; further ones do not disturb what then cleans up."""
+
+    def interrupt(number: int, frame: object) -> NoReturn:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.SIG_IGN:  # as in a background job of a shell
+        signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _fail(message: object, code: int) -> int:

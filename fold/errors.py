@@ -7,3 +7,7 @@ class InputError(Exception):
 
 class CheckError(Exception):
     """The work ran, and a check of its result failed. Exit code 1."""
+
+
+class NothingToFold(CheckError):
+    """No activation could go, or no layers merge without it: a sound result, but not the one that was asked for."""

@@ -16,7 +16,7 @@ from fold.errors import CheckError, InputError
 from fold.files import write_json, write_text
 from fold.frontier import Frontier, Gain, frontier
 from fold.latency import Row, read_chain, read_timings
-from fold.network import open_network
+from fold.network import add_named, open_network
 from fold.plan import Split, offers, optimal_splits
 from fold.plan_report import Plan
 
@@ -43,6 +43,7 @@ def add_parser(commands) -> None:
     )
     parser.add_argument("network", nargs="?", help="a run folder, a checkpoint, or a name with --input")
     parser.add_argument("--input", type=int, nargs="+", metavar="N", help="C H W of one image, for a name")
+    add_named(parser)
     parser.add_argument(
         "--latency", required=True, type=Path, metavar="CSV", help="the latency table, from `python -m trt_bench table`"
     )
@@ -73,7 +74,7 @@ def plan(options: argparse.Namespace) -> None:
         raise InputError(f"{options.network}: is no run folder to write to; give one with -o DIR")
     timings = read_timings(options.latency, options.device)
     loses, unit = importance.reader(options.importance)
-    model, shape = open_network(options.network, options.input)
+    model, shape = open_network(options.network, options.input, options.model)
     example = torch.zeros(1, *shape)
     found = candidates(model, example)
     whole = timings.of(found.whole, found.input_shape)

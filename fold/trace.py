@@ -70,7 +70,7 @@ def trace(
 
 
 class _Tracer(fx.Tracer):
-    def __init__(self, functions: tuple[Callable, ...]):
+    def __init__(self, functions: tuple[Callable, ...] = ()):
         super().__init__(autowrap_functions=(*leaf_functions(), *functions))
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:

@@ -1,10 +1,9 @@
 """Train a network, learn which of its activations can go, remove those, and train it again."""
 
 import argparse
-import math
+import shlex
 import sys
-from collections.abc import Callable
-from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,13 +11,12 @@ from torch import nn
 
 from fold import checkpoint
 from fold.cli import Parser, run
-from fold.errors import CheckError, InputError
+from fold.errors import InputError, NothingToFold
 from fold.padding import hoist_padding
-from train import config, data, loop
+from train import config, data, distributed, hyperparameters, inputs, loop, planned, state
 from train.choose import choose
-from train.gates import THRESHOLD, gates, harden, linearize
-from train.loop import Hyperparameters
-from train.models import MODELS, apply_weights, arguments_from_weights, build, find, load_weights, split_gates
+from train.gates import THRESHOLD, depth_penalty, gates, harden, linearize
+from train.sweep import sweep
 
 _EPILOG = """\
 example, from weights to a network that `python -m fold` folds:
@@ -32,50 +30,87 @@ interrupted goes on when it is given again. Exit codes: 0 done, 1 ran and failed
 
 
 def main(arguments: list[str] | None = None) -> None:
+    options = parser().parse_args(arguments)
+    options.run_stage(options)
+
+
+def parser() -> Parser:
+    """The parser of all stages; what it returns has the stage's function as ``run_stage``."""
     parser = Parser(prog="python -m train", description=__doc__, epilog=_EPILOG)
-    stages = parser.add_subparsers(dest="stage", required=True, metavar="{pretrain,prefold,finetune,evaluate}")
+    stages = parser.add_subparsers(dest="stage", required=True, metavar="{pretrain,prefold,finetune,evaluate,sweep}")
 
     pretrain = _stage(stages, "pretrain", _pretrain, "train the network, or take its weights from a file")
-    pretrain.add_argument("--model", required=True, help=f"one of {', '.join(MODELS)}")
-    pretrain.add_argument("--data", required=True, help="'digits', or a folder with train/CLASS and test/CLASS images")
-    pretrain.add_argument("--weights", type=Path, help="take these instead of training (.pt, .pth, .th, .safetensors)")
-    _hyperparameters(pretrain, epochs=30, lr=0.1)
+    pretrain.epilog = "example: python -m train pretrain --run runs/cars -d 20 --data cars/ --weights resnet20.pt"
+    inputs.add_network(pretrain)
+    inputs.add_data(pretrain)
+    hyperparameters.add_training(pretrain, epochs=30, lr=0.1)
 
     prefold = _stage(stages, "prefold", _prefold, "learn which activations can go")
-    _hyperparameters(prefold, epochs=10, lr=0.01)
+    prefold.epilog = "example: python -m train prefold --run runs/cars --epochs 20 --distill 0.9"
+    inputs.add_named(prefold)
+    hyperparameters.add_training(prefold, epochs=10, lr=0.01)
+    hyperparameters.add_distillation(prefold)
     prefold.add_argument(
-        "--lambda", dest="penalty", type=_non_negative, default=0.25, help="weight of the depth penalty (%(default)s)"
-    )
+        "-l", "--lambda", dest="penalty", type=hyperparameters.non_negative, default=0.25,
+        help="weight of the depth penalty (%(default)s)",
+    )  # fmt: skip
     prefold.add_argument(
-        "--gate-lr",
-        type=_positive,
-        default=10.0,
+        "--gate-weights", type=hyperparameters.gate_weights, metavar="FILE",
+        help="weight of each gate in the depth penalty: a CSV file with columns gate,weight or a JSON object (all 1)",
+    )  # fmt: skip
+    prefold.add_argument(
+        "--gate-lr", type=hyperparameters.positive, default=10.0,
         help="learning rate of the gates, in multiples of --lr (%(default)s)",
-    )
+    )  # fmt: skip
+    prefold.add_argument(
+        "--remove", type=planned.names, default=[], metavar="NAME,...|FILE",
+        help="learn no gates: open these on a schedule and keep all others closed; 'all' is all that --gate has",
+    )  # fmt: skip
     prefold.add_argument(
         "--gate", choices=["foldable", "all"], default="foldable",
         help="gate the activations whose removal lets layers merge, or all of them (%(default)s)",
     )  # fmt: skip
 
     finetune = _stage(stages, "finetune", _finetune, "remove the activations whose gates are open, hoist, train again")
-    _hyperparameters(finetune, epochs=10, lr=0.02)
+    finetune.epilog = "example: python -m train finetune --run runs/cars --epochs 20 --distill 0.9"
+    inputs.add_named(finetune)
+    hyperparameters.add_training(finetune, epochs=10, lr=0.02)
+    hyperparameters.add_distillation(finetune)
     finetune.add_argument(
-        "--threshold", type=_non_negative, default=THRESHOLD, help="gates from here on are taken out (%(default)s)"
-    )
+        "--threshold", type=hyperparameters.non_negative, default=THRESHOLD,
+        help="gates from here on are taken out (%(default)s)",
+    )  # fmt: skip
     finetune.add_argument(
-        "--max-growth",
-        type=_positive,
-        default=2.0,
-        help="an activation stays where the merge would take more than this many times the MACs (%(default)s)",
-    )
+        "--max-growth", type=hyperparameters.positive, default=2.0,
+        help="an activation that --remove did not name stays where the merge would take more than this many times "
+        "the MACs (%(default)s)",
+    )  # fmt: skip
 
     evaluate = stages.add_parser("evaluate", help="accuracy of checkpoints", description="Accuracy of checkpoints.")
+    evaluate.epilog = "example: python -m train evaluate runs/cars/original.safetensors --data cars/"
     evaluate.add_argument("checkpoints", nargs="+", type=Path, metavar="CHECKPOINT")
-    evaluate.add_argument("--data", required=True, help="'digits', or a folder with train/CLASS and test/CLASS images")
+    inputs.add_named(evaluate)
+    inputs.add_data(evaluate)
     evaluate.set_defaults(run_stage=_evaluate)
 
-    options = parser.parse_args(arguments)
-    options.run_stage(options)
+    sweeping = _stage(
+        stages, "sweep", _sweep, "prefold, finetune and fold with several lambdas: accuracy against depth"
+    )
+    sweeping.epilog = "example: python -m train sweep --run runs/demo --lambdas 0.1 0.25 1 --prefold='--epochs 20'"
+    sweeping.add_argument(
+        "--lambdas", type=hyperparameters.non_negative, nargs="+", default=[0.05, 0.1, 0.25, 0.5, 1.0], metavar="X",
+        help="weights of the depth penalty, a run folder RUN/lambda-X for each (0.05 0.1 0.25 0.5 1)",
+    )  # fmt: skip
+    inputs.add_named(sweeping)
+    for stage in ("prefold", "finetune"):
+        sweeping.add_argument(
+            f"--{stage}", type=shlex.split, default=[], metavar="'OPTIONS'", help=f"options of {stage}, see its --help"
+        )
+    sweeping.add_argument(
+        "--engine", choices=["sequential", "ray"], default="sequential",
+        help="one after the other, or as tasks on a Ray cluster: that of RAY_ADDRESS, or one on this machine",
+    )  # fmt: skip
+    return parser
 
 
 def _stage(stages, name: str, function, summary: str) -> argparse.ArgumentParser:
@@ -85,39 +120,23 @@ def _stage(stages, name: str, function, summary: str) -> argparse.ArgumentParser
     return parser
 
 
-def _hyperparameters(parser: argparse.ArgumentParser, epochs: int, lr: float) -> None:
-    parser.add_argument("--epochs", type=_count, default=epochs, help="0 skips training (%(default)s)")
-    parser.add_argument("--batch", type=_positive_count, default=128, help="images a step (%(default)s)")
-    parser.add_argument("--lr", type=_positive, default=lr, help="peak learning rate (%(default)s)")
-    parser.add_argument("--weight-decay", type=_non_negative, default=5e-4, help="none on gates (%(default)s)")
-    parser.add_argument("--seed", type=_count, default=0, help="(%(default)s)")
-
-
 def _pretrain(options: argparse.Namespace) -> None:
-    find(options.model)
-    weights, given_gates = (None, {}) if options.weights is None else split_gates(load_weights(options.weights))
-    dataset = data.load(options.data)
-    model, arguments = _network(options, dataset, weights)
-    config.enter(
-        options.run,
-        "pretrain",
-        {
-            **_settings(options),
-            "data": options.data if options.data == "digits" else str(Path(options.data).expanduser().resolve()),
-            "weights": None if weights is None else config.digest(options.weights),
-        },
-    )
+    where = inputs.data_settings(options)
+    dataset = inputs.dataset(where)
+    model, built, given_gates = inputs.network(options, dataset)
+    weights = None if options.weights is None else config.digest(options.weights)
+    config.enter(options.run, "pretrain", {**_settings(options), **where, "weights": weights})
     path = options.run / "original.safetensors"
     if _done(path, "pretrain"):
         return
     if weights is None:
         if not options.epochs:
             print("note: neither --weights nor training: the network is random", file=sys.stderr)
-        loop.train(model, dataset, options.run, "pretrain", _hyperparameters_of(options))
+        loop.train(model, dataset, options.run, "pretrain", hyperparameters.of(options))
     recipe = {
         "stage": "original",
-        "model": {"spec": f"train.models:{options.model}", "arguments": arguments},
-        "input_shape": list(dataset.test.images.shape[1:]),
+        "model": built,
+        "input_shape": list(dataset.shape),
         "classes": list(dataset.classes),
         "accuracy": {"original": _accuracy(model, dataset)},
     }
@@ -133,37 +152,28 @@ def _pretrain(options: argparse.Namespace) -> None:
     _write(path, model, recipe)
 
 
-def _network(options: argparse.Namespace, dataset: data.Dataset, weights: dict | None) -> tuple[nn.Module, dict]:
-    """The network for ``dataset``, and the arguments that build it; with ``weights``, what these say decides."""
-    arguments = {"num_classes": len(dataset.classes), "in_channels": dataset.test.images.shape[1]}
-    if weights is None:
-        torch.manual_seed(options.seed)
-        return build(options.model, **arguments), arguments
-    given = arguments_from_weights(options.model, weights)
-    for what, own in arguments.items():
-        if given[what] != own:
-            raise InputError(
-                f"weights {options.weights}: {what} is {given[what]}, but data {options.data} has {own}; "
-                "give weights for this data"
-            )
-    model = build(options.model, **given)
-    apply_weights(model, weights, options.weights)
-    return model, given
-
-
 def _prefold(options: argparse.Namespace) -> None:
     parent = options.run / "original.safetensors"
-    model, recipe = checkpoint.load(parent)
+    model, recipe = checkpoint.load(parent, options.model)
+    own_gates = recipe.get("gates", {})
+    if own_gates and options.remove:
+        raise InputError(f"--remove: {parent} has gates of its own; leave it out, or start from weights without gates")
+    recipe["gate"] = "all" if own_gates else options.gate  # given gates may stand anywhere
+    gated = linearize(model, _example(recipe), recipe["gate"])
+    depth_penalty(gated, options.gate_weights)  # raises where the names in it are wrong
+    options.remove = planned.resolve(options.remove, gated)
     config.enter(options.run, "prefold", {**_settings(options), parent.name: config.digest(parent)})
     path = options.run / "prefold.safetensors"
     if _done(path, "prefold"):
         return
-    dataset = data.load(config.settings(options.run, "pretrain")["data"])
-    recipe["gate"] = "all" if recipe.get("gates") else options.gate  # given gates may stand anywhere
-    gated = linearize(model, _example(recipe), recipe["gate"])
-    for name, alpha in recipe.get("gates", {}).items():
+    dataset = inputs.dataset(config.settings(options.run, "pretrain"))
+    for name, alpha in own_gates.items():
         gates(gated)[name].alpha.data.fill_(alpha)
-    loop.train(gated, dataset, options.run, "prefold", _hyperparameters_of(options))
+    if options.remove:
+        recipe["planned"] = options.remove
+        gated, _ = planned.plan(gated, options.remove, _example(recipe))
+    loop.train(gated, dataset, options.run, "prefold", hyperparameters.of(options), _teacher(options))
+    planned.open_gates(gated, options.remove, 1.0)  # they are, unless there was no training
     recipe["stage"] = "prefold"
     recipe["gates"] = {name: gate.alpha.item() for name, gate in gates(gated).items()}
     recipe["accuracy"]["prefold"] = _accuracy(gated, dataset)
@@ -177,40 +187,64 @@ def _finetune(options: argparse.Namespace) -> None:
     path = options.run / "hardened.safetensors"
     if _done(path, "finetune"):
         return
-    gated = linearize(checkpoint.replay(recipe), _example(recipe), recipe["gate"])
+    gated = linearize(checkpoint.replay(recipe, options.model), _example(recipe), recipe["gate"])
+    hoisted = []
+    if "planned" in recipe:
+        gated, hoisted = planned.plan(gated, recipe["planned"], _example(recipe))
     checkpoint.fill(gated, weights, parent)
+    removed, kept = _to_remove(gated, recipe, options, parent)
+    dataset = inputs.dataset(config.settings(options.run, "pretrain"))
+    hard = harden(gated, 1.0 if "planned" in recipe else options.threshold)
+    recipe["accuracy"]["hardened"] = _accuracy(hard, dataset)
+    hard, more = hoist_padding(hard, _example(recipe))
+    recipe["accuracy"]["hoisted"] = _accuracy(hard, dataset)
+    loop.train(hard, dataset, options.run, "finetune", hyperparameters.of(options), _teacher(options))
+    recipe["removed"] = removed
+    recipe["kept"] = kept
+    recipe["hoisted"] = [list(region.layers) for region in [*hoisted, *more]]
+    recipe["stage"] = "finetuned"
+    recipe["accuracy"]["finetuned"] = _accuracy(hard, dataset)
+    _write(path, hard, recipe)
+
+
+def _to_remove(
+    gated: nn.Module, recipe: dict, options: argparse.Namespace, parent: Path
+) -> tuple[list[str], dict[str, str]]:
+    """The activations to remove: those of the plan, or what the gates chose; and the open gates that are kept, with
+    the reason, which are closed here. Raises NothingToFold if nothing is left to remove."""
+    if "planned" in recipe:
+        return recipe["planned"], {}
     removed, kept = choose(gated, _example(recipe), options.threshold, options.max_growth)
     for name, reason in kept.items():
         print(f"note: {name} stays: {reason} (--max-growth {options.max_growth:g})", file=sys.stderr)
         gates(gated)[name].alpha.data.zero_()
     if not removed:
         name, widest = max(gates(gated).items(), key=lambda item: item[1].alpha.item())
-        raise CheckError(
+        raise NothingToFold(
             f"{parent}: no activation can go: {len(kept)} would cost too much, and of the other gates the widest, "
             f"{name}, is at {widest.alpha.item():.2f} of {options.threshold}; prefold with more --epochs (EPOCHS) or "
             "a larger --lambda (LAMBDA), in a new run folder"
         )
-    dataset = data.load(config.settings(options.run, "pretrain")["data"])
-    hard = harden(gated, options.threshold)
-    recipe["accuracy"]["hardened"] = _accuracy(hard, dataset)
-    hard, hoisted = hoist_padding(hard, _example(recipe))
-    recipe["accuracy"]["hoisted"] = _accuracy(hard, dataset)
-    loop.train(hard, dataset, options.run, "finetune", _hyperparameters_of(options))
-    recipe["stage"] = "finetuned"
-    recipe["removed"] = removed
-    recipe["kept"] = kept
-    recipe["hoisted"] = [list(region.layers) for region in hoisted]
-    recipe["accuracy"]["finetuned"] = _accuracy(hard, dataset)
-    _write(path, hard, recipe)
+    return removed, kept
+
+
+def _teacher(options: argparse.Namespace) -> nn.Module | None:
+    """The original network of the run, if ``options`` ask to learn from it."""
+    wanted = options.distill or options.distill_features
+    return checkpoint.load(options.run / "original.safetensors", options.model)[0] if wanted else None
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    dataset = data.load(options.data)
+    dataset = inputs.dataset(inputs.data_settings(options))
     for path in options.checkpoints:
-        model, recipe = checkpoint.load(path)
-        if recipe["input_shape"] != list(dataset.test.images.shape[1:]):
+        model, recipe = checkpoint.load(path, options.model)
+        if recipe["input_shape"] != list(dataset.shape):
             raise InputError(f"{path}: takes images {recipe['input_shape']}, not those of --data {options.data}")
         print(f"{path}: {100 * _accuracy(model, dataset):.2f} % of {len(dataset.test.labels)} images")
+
+
+def _sweep(options: argparse.Namespace) -> None:
+    sweep(options.run, options.lambdas, options.prefold, options.finetune, options.engine, options.model)
 
 
 def _settings(options: argparse.Namespace) -> dict:
@@ -218,17 +252,12 @@ def _settings(options: argparse.Namespace) -> dict:
     return {name: value for name, value in vars(options).items() if name not in ("run", "stage", "run_stage")}
 
 
-def _hyperparameters_of(options: argparse.Namespace) -> Hyperparameters:
-    names = {field.name for field in fields(Hyperparameters)}
-    return Hyperparameters(**{name: value for name, value in vars(options).items() if name in names})
-
-
 def _done(path: Path, stage: str) -> bool:
     """Whether ``stage`` has written its checkpoint. Says so, and raises InputError if that is damaged."""
     if not path.exists():
         return False
     accuracy = checkpoint.read(path)[0]["accuracy"]
-    loop.finish(path.parent, stage)
+    state.remove(path.parent, stage)
     print(f"{stage}: done before, see {path}; {_in_words(accuracy)}")
     return True
 
@@ -236,7 +265,7 @@ def _done(path: Path, stage: str) -> bool:
 def _write(path: Path, model: nn.Module, recipe: dict) -> None:
     checkpoint.save(path, model, recipe)
     stage = {"original": "pretrain", "finetuned": "finetune"}.get(recipe["stage"], recipe["stage"])
-    loop.finish(path.parent, stage)
+    state.remove(path.parent, stage)
     print(f"{stage}: wrote {path}; {_in_words(recipe['accuracy'])}")
 
 
@@ -245,38 +274,12 @@ def _in_words(accuracy: dict[str, float]) -> str:
 
 
 def _accuracy(model: nn.Module, dataset: data.Dataset) -> float:
-    return loop.accuracy(model, dataset.test, dataset)
+    return loop.accuracy(model, dataset)
 
 
 def _example(recipe: dict) -> torch.Tensor:
     return torch.zeros(1, *recipe["input_shape"])
 
 
-def _count(text: str) -> int:
-    return _number(text, int, lambda value: value >= 0, "a whole number, 0 or more")
-
-
-def _positive_count(text: str) -> int:
-    return _number(text, int, lambda value: value > 0, "a whole number above 0")
-
-
-def _positive(text: str) -> float:
-    return _number(text, float, lambda value: 0 < value < math.inf, "a number above 0")
-
-
-def _non_negative(text: str) -> float:
-    return _number(text, float, lambda value: 0 <= value < math.inf, "a number, 0 or more")
-
-
-def _number(text: str, kind: type, fits: Callable[[float], bool], wanted: str):
-    try:
-        value = kind(text)
-    except ValueError:
-        value = None
-    if value is None or not fits(value):
-        raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
-    return value
-
-
 if __name__ == "__main__":
-    sys.exit(run(main))
+    sys.exit(run(partial(distributed.run, main)))

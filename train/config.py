@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 from fold.errors import InputError
-from fold.files import write_json
+from fold.files import remove_leftovers, write_json
 
 SCHEMA = 1
 
@@ -21,6 +21,7 @@ def enter(run: Path, stage: str, settings: dict) -> None:
     folder that holds something but is no run.
     """
     config = _read(run)
+    remove_leftovers(run)
     before = config["stages"].get(stage)
     if before is None:
         config["stages"][stage] = {"settings": settings, "versions": _versions(), "revision": _revision()}

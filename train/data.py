@@ -1,8 +1,8 @@
-"""Labelled images as uint8 tensors that fit in memory, and batched augmentation on whatever device they are on."""
+"""Labelled images: what ``--data`` names. `train.batches` makes batches of them."""
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,18 +12,34 @@ from torch.nn import functional as F
 
 from fold.errors import InputError
 from fold.files import atomic_path
-from train.image_folder import read_image_folder
+from train.image_folder import decode_image_folder, list_image_folder
+from train.published import PUBLISHED, read_published
+from train.stream import Files, stream
 
-# The statistics that public CIFAR and ImageNet weights were trained with.
+NAMES = ("digits", *PUBLISHED)
+RESIDENT_BYTES = 2 * 2**30  # folders up to here live in memory as uint8: all 32x32 sets, and 14,000 images of 224x224
+EVAL_IMAGES = 2000  # of a test split that does not fit in memory: 300 MB at 224x224
+
+# The statistics that most public CIFAR and ImageNet weights were trained with; of gray images, any will do.
 RGB_MEAN, RGB_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+GRAY_MEAN, GRAY_STD = (0.5,), (0.5,)
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images, uint8 [N, C, H, W], and their classes, int64 [N]."""
+    """Images, uint8 [N, C, size, size], and their classes, int64 [N]."""
 
     images: Tensor
     labels: Tensor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """[C, size, size] of an image."""
+        return tuple(self.images.shape[1:])
+
+    def to(self, device: torch.device) -> "Split":
+        """The same on ``device``."""
+        return Split(self.images.to(device), self.labels.to(device))
 
 
 @dataclass(frozen=True)
@@ -33,89 +49,72 @@ class Dataset:
 
     name: str
     classes: tuple[str, ...]
-    train: Split
-    test: Split
+    train: Split | Files
+    test: Split | Files
     mean: tuple[float, ...]
     std: tuple[float, ...]
     flip: bool
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """[C, size, size] of an image."""
+        return self.test.shape
+
+    def to(self, device: torch.device) -> "Dataset":
+        """The same data set; what of it is in memory is on ``device``."""
+        return replace(self, train=self.train.to(device), test=self.test.to(device))
 
 
 def load(spec: str, size: int = 32) -> Dataset:
     """The data set ``spec`` at ``size`` x ``size`` pixels.
 
-    "digits": the 1797 handwritten digits of scikit-learn, resized, one channel; 1437 to train, 360 to test. Otherwise a
-    folder with ``train/CLASS/*.jpg`` and ``test/CLASS/*.jpg`` (any format that Pillow reads), as RGB; what it holds is
-    cached under ``$XDG_CACHE_HOME/layer-folding``. A folder called digits is ``./digits``.
-    Raises InputError where ``spec`` is neither, or the folder is not as it should be.
+    "digits": the 1797 handwritten digits of scikit-learn, one channel; 1437 to train, 360 to test. "mnist", "cifar10"
+    and "cifar100" are downloaded once. Otherwise a folder with ``train/CLASS/*.jpg`` and ``test/CLASS/*.jpg`` or
+    ``val/CLASS/*.jpg`` (any format that Pillow reads), as RGB: up to RESIDENT_BYTES decoded once, and cached under
+    ``$XDG_CACHE_HOME/layer-folding``; above, from the files as they are needed. A folder called digits is ``./digits``.
+    Raises InputError where ``spec`` is none of these, or the folder is not as it should be.
     """
     if spec == "digits":
         return _digits(size)
+    if spec in PUBLISHED:
+        return _published(spec, size)
     root = Path(spec).expanduser()
     if not os.path.exists(root):
-        raise InputError(f"data {spec!r}: no such folder; give 'digits' or a folder with train/CLASS and test/CLASS")
-    folder = read_image_folder(root, size)
-    train = Split(folder.tensors["train.images"], folder.tensors["train.labels"])
-    test = Split(folder.tensors["test.images"], folder.tensors["test.labels"])
-    return Dataset(root.resolve().name, folder.classes, train, test, RGB_MEAN, RGB_STD, flip=True)
+        raise InputError(
+            f"data {spec!r}: no such folder; give one with train/CLASS and test/CLASS, or a name: {', '.join(NAMES)}"
+        )
+    return _folder(root, size)
 
 
-def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """uint8 [N, C, H, W] to float32 (x / 255 - mean) / std, with one mean and one std a channel."""
-    shape = (1, -1, 1, 1)
-    offset = torch.tensor(mean, dtype=torch.float32, device=images.device).view(shape)
-    scale = torch.tensor(std, dtype=torch.float32, device=images.device).view(shape)
-    return (images.float() / 255 - offset) / scale
-
-
-def augment(images: Tensor, generator: torch.Generator, padding: int, flip: bool) -> Tensor:
-    """Each image [C, H, W] of a batch, cropped at random from itself with ``padding`` black pixels around, and with
-    ``flip`` mirrored with probability 1/2 (the augmentation of He et al. 2016, section 4.2).
-
-    Draws from ``generator`` the row and column offsets, [N, 2], then the flips, [N]; it may live on another device.
-    """
-    count, _, height, width = images.shape
-    device = images.device
-    if padding:
-        offsets = torch.randint(0, 2 * padding + 1, (count, 2), generator=generator, device=generator.device).to(device)
-        windows = F.pad(images, (padding,) * 4).unfold(2, height, 1).unfold(3, width, 1)  # a view: [N, C, y, x, H, W]
-        images = windows[torch.arange(count, device=device), :, offsets[:, 0], offsets[:, 1]]
-    if flip:
-        mirrored = torch.randint(0, 2, (count, 1, 1, 1), generator=generator, device=generator.device).to(device)
-        images = torch.where(mirrored.bool(), images.flip(3), images)
-    return images
-
-
-def batches(split: Split, batch_size: int, generator: torch.Generator | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches of images and labels. With a generator, shuffled by it and, for training, without a last short batch
-    (BatchNorm would see few images), unless that is the only one. Without, in order and complete.
-    """
-    count = len(split.labels)
-    if generator is None:
-        for start in range(0, count, batch_size):
-            yield split.images[start : start + batch_size], split.labels[start : start + batch_size]
-        return
-    order = torch.randperm(count, generator=generator, device=generator.device).to(split.labels.device)
-    for start in range(0, max(count - batch_size, 0) + 1, batch_size):
-        index = order[start : start + batch_size]
-        yield split.images[index], split.labels[index]
+def normalised(dataset: Dataset, mean: list[float] | None, std: list[float] | None) -> Dataset:
+    """``dataset`` with another normalisation, one number a channel; None keeps what it has. Raises InputError."""
+    for option, values in (("--mean", mean), ("--std", std)):
+        if values is not None and len(values) != dataset.shape[0]:
+            raise InputError(
+                f"{option}: {len(values)} numbers for images of {dataset.shape[0]} channels; give one each"
+            )
+    return replace(dataset, mean=tuple(mean or dataset.mean), std=tuple(std or dataset.std))
 
 
 def save_eval_set(path: str | Path, dataset: Dataset) -> None:
     """Write the test split for evaluation without torch: an ``.npz`` (no pickle) of images uint8 [N, C, H, W],
-    labels int64 [N], mean and std float32 [C]."""
-    _save(path, dataset, dataset.test)
+    labels int64 [N], mean and std float32 [C]. Of a split that is not in memory, EVAL_IMAGES spread evenly over it."""
+    total = len(dataset.test.labels)
+    count = total if isinstance(dataset.test, Split) else min(EVAL_IMAGES, total)
+    if count < total:
+        said = f"{path}: holds {count} of the {total} test images; later stages give the accuracy on these"
+        print(said, file=sys.stderr)
+    _save(path, dataset, _some(dataset.test, torch.arange(count) * total // count))
 
 
 def save_calibration_set(path: str | Path, dataset: Dataset, count: int = 512, seed: int = 0) -> None:
     """Write up to ``count`` training images, drawn with ``seed``, as many of each class, as `save_eval_set` does."""
     shuffled = torch.randperm(len(dataset.train.labels), generator=torch.Generator().manual_seed(seed))
     labels = dataset.train.labels.cpu()[shuffled]
-    # the first of every class, then the second of every class, ...
-    turns = torch.stack([(labels == label).cumsum(0) * (labels == label) for label in range(len(dataset.classes))]).sum(
-        0
-    )
-    index = shuffled[turns.argsort(stable=True)[:count]]
-    _save(path, dataset, Split(dataset.train.images.cpu()[index], dataset.train.labels.cpu()[index]))
+    turn = torch.zeros_like(labels)  # which of its class an image is: the first of every class come first, then ...
+    for label in range(len(dataset.classes)):
+        turn[labels == label] = torch.arange(int((labels == label).sum()))
+    _save(path, dataset, _some(dataset.train, shuffled[turn.argsort(stable=True)[:count]]))
 
 
 def _save(path: str | Path, dataset: Dataset, split: Split) -> None:
@@ -129,15 +128,60 @@ def _save(path: str | Path, dataset: Dataset, split: Split) -> None:
         )
 
 
+def _some(split: Split | Files, index: Tensor) -> Split:
+    """The images of ``split`` with the numbers ``index``, in that order."""
+    if isinstance(split, Split):
+        where = index.to(split.images.device)
+        return Split(split.images[where], split.labels[where])
+    images, labels = zip(*stream(split, [[(i, None) for i in part.tolist()] for part in index.split(50)]), strict=True)
+    return Split(torch.cat(images), torch.cat(labels))
+
+
 def _digits(size: int) -> Dataset:
     from sklearn.datasets import load_digits  # slow to import, and only this needs it
     from sklearn.model_selection import train_test_split
 
     digits = load_digits()
     pixels = torch.from_numpy(digits.images).float().unsqueeze(1)  # [1797, 1, 8, 8], 0 to 16
-    pixels = F.interpolate(pixels, size=(size, size), mode="bilinear", align_corners=False)
-    images = (pixels * (255 / 16)).round().clamp(0, 255).to(torch.uint8)
+    images = _resized(pixels * (255 / 16), size)
     labels = torch.from_numpy(digits.target).long()
     indices = train_test_split(np.arange(len(labels)), test_size=360, stratify=digits.target, random_state=0)
     train, test = (Split(images[index], labels[index]) for index in map(torch.from_numpy, indices))
-    return Dataset("digits", tuple(map(str, digits.target_names)), train, test, (0.5,), (0.5,), flip=False)
+    return Dataset("digits", tuple(map(str, digits.target_names)), train, test, GRAY_MEAN, GRAY_STD, flip=False)
+
+
+def _published(name: str, size: int) -> Dataset:
+    classes, splits = read_published(name)
+    train, test = (Split(_resized(images, size), labels) for images, labels in (splits["train"], splits["test"]))
+    if train.shape[0] == 1:
+        return Dataset(name, classes, train, test, GRAY_MEAN, GRAY_STD, flip=False)
+    return Dataset(name, classes, train, test, RGB_MEAN, RGB_STD, flip=True)
+
+
+def _folder(root: Path, size: int) -> Dataset:
+    classes, listing = list_image_folder(root)
+    count = sum(map(len, listing.values()))
+    if count * 3 * size * size <= RESIDENT_BYTES:
+        tensors = decode_image_folder(root, size, classes, listing)
+        splits = {split: Split(tensors[f"{split}.images"], tensors[f"{split}.labels"]) for split in listing}
+    else:
+        print(
+            f"data {root}: {count} images of {size}x{size} are {count * 3 * size * size / 2**30:.1f} GB; read from the "
+            "files as they are needed",
+            file=sys.stderr,
+        )
+        splits = {
+            split: Files(
+                tuple(root / entry.name for entry in entries), torch.tensor([entry.label for entry in entries]), size
+            )
+            for split, entries in listing.items()
+        }
+    return Dataset(root.resolve().name, classes, splits["train"], splits["test"], RGB_MEAN, RGB_STD, flip=True)
+
+
+def _resized(images: Tensor, size: int) -> Tensor:
+    """[N, C, H, W] of 0 to 255 as uint8 [N, C, size, size]."""
+    if images.shape[-2:] == (size, size):
+        return images.round().to(torch.uint8)
+    pixels = F.interpolate(images.float(), size=(size, size), mode="bilinear", align_corners=False, antialias=True)
+    return pixels.round().clamp(0, 255).to(torch.uint8)

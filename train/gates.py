@@ -5,7 +5,7 @@ decay, which would pull them back to 0: ``[gate.alpha for gate in gates(model).v
 """
 
 import copy
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -58,12 +58,15 @@ class _GatedReLU(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor | None]:
         (x,) = ctx.saved_tensors
+        back = torch.ops.aten.leaky_relu_backward(gradient, x, ctx.slope, False)
+        if not ctx.needs_input_grad[1]:
+            return back, None
         negative = x.clamp(max=0)
         stored = range(x.ndim) if x.is_contiguous() else (0, *range(2, x.ndim), 1)  # so that flattening need not copy
         flat = (tensor.permute(*stored).reshape(-1) for tensor in (gradient, negative))
-        return torch.ops.aten.leaky_relu_backward(gradient, x, ctx.slope, False), torch.dot(*flat)
+        return back, torch.dot(*flat)
 
 
 def linearize(
@@ -108,15 +111,23 @@ def gates(model: nn.Module) -> dict[str, Linearizable]:
     return {name: module for name, module in model.named_modules() if isinstance(module, Linearizable)}
 
 
-def depth_penalty(model: nn.Module) -> Tensor:
-    """``sum |1 - alpha^2|`` over all gates, a scalar, the auxiliary loss of the paper (section 3).
+def depth_penalty(model: nn.Module, weights: Mapping[str, float] | None = None) -> Tensor:
+    """``sum w |1 - alpha^2|`` over all gates, a scalar, the auxiliary loss of the paper (section 3).
 
-    Raises InputError if there is no gate, which would make the loss a constant.
+    ``weights`` gives each gate its ``w``, for example the time that its removal saves; None is 1 for all, as in the
+    paper. Raises InputError if there is no gate, which would make the loss a constant, and if the names in ``weights``
+    are not those of the gates.
     """
-    alphas = [gate.alpha for gate in gates(model).values()]
-    if not alphas:
+    known = gates(model)
+    if not known:
         raise InputError(f"{type(model).__name__} has no gates; linearize(model, example) adds them")
-    return (1 - torch.stack(alphas).square()).abs().sum()
+    terms = (1 - torch.stack([gate.alpha for gate in known.values()]).square()).abs()
+    if weights is None:
+        return terms.sum()
+    if weights.keys() != known.keys():
+        different = ", ".join(sorted(weights.keys() ^ known.keys()))
+        raise InputError(f"gate weights: {different} differ from the gates of the network; give a weight for each gate")
+    return (terms * terms.new_tensor([weights[name] for name in known])).sum()
 
 
 def is_open(gate: Linearizable, threshold: float = THRESHOLD) -> bool:

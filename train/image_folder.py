@@ -1,4 +1,4 @@
-"""An image folder as tensors: listed, decoded once in threads, then read from a cache until a file changes."""
+"""An image folder: listed, and as tensors, decoded once in threads and then read from a cache until a file changes."""
 
 import hashlib
 import json
@@ -14,24 +14,18 @@ import numpy as np
 import safetensors
 import safetensors.torch
 import torch
-from PIL import Image
+from PIL.Image import Resampling
 from torch import Tensor
 from tqdm import tqdm
 
 from fold.errors import InputError
 from fold.files import atomic_path
+from train.published import cache_folder
+from train.stream import read_rgb
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 SPLITS = ("train", "test")
 CHUNK = 250  # images a task: enough that a thread rarely waits, few enough for a smooth progress bar
-
-
-@dataclass(frozen=True)
-class ImageFolder:
-    """Class names by label; ``{train,test}.images`` uint8 [N, 3, size, size] and ``{train,test}.labels`` int64 [N]."""
-
-    classes: tuple[str, ...]
-    tensors: dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -44,34 +38,47 @@ class Entry:
     mtime_ns: int
 
 
-def read_image_folder(root: Path, size: int) -> ImageFolder:
-    """The images ``root/{train,test}/CLASS/*`` at ``size`` x ``size`` (others are resized, aspect ratio not kept).
+def decode_image_folder(
+    root: Path, size: int, classes: tuple[str, ...], listing: dict[str, list[Entry]]
+) -> dict[str, Tensor]:
+    """What is in ``listing``, at ``size`` x ``size`` (others are resized, aspect ratio not kept): for both splits
+    ``{train,test}.images`` uint8 [N, 3, size, size] and ``{train,test}.labels`` int64 [N].
 
-    Files are taken in order of their names; hidden ones, and those that are no images by extension, are ignored. Raises
-    InputError where the folder is not as it should be or an image does not decode.
+    Raises InputError where an image does not decode.
     """
-    classes, listing = list_image_folder(root)
     cache = cache_path(root, size, classes, listing)
-    tensors = _from_cache(cache, size, classes, listing)
+    tensors = _from_cache(cache, size, listing)
     if tensors is None:
         tensors = _decode(root, size, listing)
         _to_cache(cache, tensors)
-    return ImageFolder(classes, tensors)
+    return tensors
 
 
 def list_image_folder(root: Path) -> tuple[tuple[str, ...], dict[str, list[Entry]]]:
-    """The class names, sorted, and per split its images in order. Raises InputError naming what is wrong where."""
+    """The class names, sorted, and for "train" and "test" the images ``root/SPLIT/CLASS/*`` in order of their names;
+    where there is no folder test, val is taken for it.
+
+    Hidden files, and those that are no images by extension, are ignored. Raises InputError naming what is wrong where.
+    """
     if not os.path.isdir(root):
-        raise InputError(f"data {root}: is not a folder; give 'digits' or a folder with train/CLASS and test/CLASS")
-    found = {split: _class_names(root, split) for split in SPLITS}
+        raise InputError(f"data {root}: is not a folder; give one with train/CLASS and test/CLASS")
+    there = {entry.name for entry in _scan(root) if entry.is_dir()}
+    folders = {"train": "train", "test": "val" if "val" in there and "test" not in there else "test"}
+    for split, folder in folders.items():
+        if folder not in there:
+            or_val = " or val" if split == "test" else ""
+            raise InputError(
+                f"data {root}: has no folder {split}{or_val}; lay it out as train/CLASS/*.jpg and test/CLASS/*.jpg"
+            )
+    found = {split: _class_names(root / folder) for split, folder in folders.items()}
     if found["train"] != found["test"]:
         only = sorted(set(found["train"]) ^ set(found["test"]))
         where = ", ".join(f"{name} (only in {'train' if name in found['train'] else 'test'})" for name in only[:4])
         raise InputError(f"data {root}: train and test have different classes: {where}; make the folders match")
     classes = tuple(found["train"])
     listing = {
-        split: [entry for label, name in enumerate(classes) for entry in _images(root, f"{split}/{name}", label)]
-        for split in SPLITS
+        split: [entry for label, name in enumerate(classes) for entry in _images(root, f"{folder}/{name}", label)]
+        for split, folder in folders.items()
     }
     return classes, listing
 
@@ -82,16 +89,13 @@ def cache_path(root: Path, size: int, classes: tuple[str, ...], listing: dict[st
     for split in SPLITS:
         for entry in listing[split]:
             digest.update(f"{entry.name!r} {entry.bytes} {entry.mtime_ns}\n".encode())
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "layer-folding" / f"{digest.hexdigest()[:32]}.safetensors"
+    return cache_folder() / f"{digest.hexdigest()[:32]}.safetensors"
 
 
-def _class_names(root: Path, split: str) -> list[str]:
-    if not any(entry.name == split and entry.is_dir() for entry in _scan(root)):
-        raise InputError(f"data {root}: has no folder {split}; lay it out as train/CLASS/*.jpg and test/CLASS/*.jpg")
-    names = sorted(entry.name for entry in _scan(root / split) if entry.is_dir() and not entry.name.startswith("."))
+def _class_names(folder: Path) -> list[str]:
+    names = sorted(entry.name for entry in _scan(folder) if entry.is_dir() and not entry.name.startswith("."))
     if not names:
-        raise InputError(f"data {root / split}: has no class folders; put the images into {split}/CLASS/")
+        raise InputError(f"data {folder}: has no class folders; put the images into {folder.name}/CLASS/")
     return names
 
 
@@ -166,23 +170,15 @@ def _decode(root: Path, size: int, listing: dict[str, list[Entry]]) -> dict[str,
 def _read_image(path: Path, out: np.ndarray) -> bool:
     """Decode ``path`` into ``out``, uint8 [3, size, size]; whether it had to be resized."""
     size = out.shape[-1]
-    try:
-        with Image.open(path) as file:
-            image = file.convert("RGB")
-    except Exception as error:  # Pillow's decoders raise much more than OSError on damaged files
-        if isinstance(error, OSError) and error.strerror:
-            raise InputError(f"data {path}: cannot be read ({error.strerror}); check it, or remove it") from error
-        raise InputError(f"data {path}: does not decode as an image; repair or remove it") from error
+    image = read_rgb(path)
     resize = image.size != (size, size)
     if resize:
-        image = image.resize((size, size), Image.Resampling.BILINEAR)  # Pillow's is antialiased
+        image = image.resize((size, size), Resampling.BILINEAR)  # Pillow's is antialiased
     out[:] = np.asarray(image).transpose(2, 0, 1)
     return resize
 
 
-def _from_cache(
-    path: Path, size: int, classes: tuple[str, ...], listing: dict[str, list[Entry]]
-) -> dict[str, Tensor] | None:
+def _from_cache(path: Path, size: int, listing: dict[str, list[Entry]]) -> dict[str, Tensor] | None:
     if not path.exists():
         return None
     try:

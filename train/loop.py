@@ -1,46 +1,36 @@
-"""The training loop: SGD on uint8 images, with a state to resume from after every epoch.
+"""The training loop: SGD, with a state to resume from after every epoch.
 
 Every source of randomness is seeded from (seed, stage, epoch): a run that was killed ends with the weights of an
 unbroken one.
 """
 
-import io
 import math
 import sys
 import time
 import zlib
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from fold.cost import folded_depth
-from fold.errors import CheckError, InputError
-from fold.files import atomic_path
 from fold.trace import trace
-from train.data import Dataset, Split, augment, batches, normalise
+from train import distributed, health, state
+from train.batches import steps, test_batches, training_batches
+from train.data import Dataset
 from train.gates import THRESHOLD, depth_penalty, gates, is_open
+from train.hyperparameters import PRECISIONS, Hyperparameters
 from train.metrics import draw_gates, record
+from train.objective import objective, shared_activations
+from train.planned import open_gates
+from train.schedule import SCHEDULES, opening
 
 EVAL_BATCH = 500
-WARM_UP = 0.15  # of all steps; BatchNorm networks diverge at their best learning rate without one
-
-
-@dataclass(frozen=True)
-class Hyperparameters:
-    """How a stage trains. ``penalty`` is the paper's lambda; ``gate_lr`` multiplies ``lr`` for the gates."""
-
-    epochs: int
-    batch: int
-    lr: float
-    weight_decay: float
-    seed: int
-    momentum: float = 0.9
-    penalty: float = 0.0
-    gate_lr: float = 1.0
+CHECK_EVERY = 100  # steps; asking a GPU for the loss makes it wait
 
 
 def device() -> torch.device:
@@ -48,104 +38,162 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def train(model: nn.Module, dataset: Dataset, run: Path, stage: str, h: Hyperparameters) -> None:
+def train(
+    model: nn.Module, dataset: Dataset, run: Path, stage: str, h: Hyperparameters, teacher: nn.Module | None = None
+) -> None:
     """Train ``model`` in place, from the last epoch that an earlier call finished; it ends in eval mode on the CPU.
 
-    Writes ``run``/metrics.csv, ``run``/gates.png where there are gates, and the state to resume from, which `finish`
-    removes. Raises CheckError when the loss is no longer finite, InputError for a damaged state.
+    ``teacher`` is the network to distil from, if ``h`` asks for distillation. Writes ``run``/metrics.csv,
+    ``run``/gates.png where there are gates, and the state to resume from, until `state.remove`. Raises CheckError where
+    `health.check` does, InputError for a damaged state.
     """
+    distributed.share(train, model, dataset, run, stage, h, teacher)
     where = device()
-    data = Dataset(**{**vars(dataset), "train": _to(dataset.train, where), "test": _to(dataset.test, where)})
+    data = dataset.to(where)
+    example = torch.zeros(1, *data.shape, device=where)
     model.to(where, memory_format=torch.channels_last)  # a third less time per step than contiguous, on a CPU too
-    weights = [p for name, p in model.named_parameters() if not name.endswith(".alpha")]
-    alphas = [gate.alpha for gate in gates(model).values()]
-    groups = [{"params": weights, "weight_decay": h.weight_decay, "scale": 1.0}]
-    if alphas:
-        groups.append({"params": alphas, "weight_decay": 0.0, "scale": h.gate_lr})
-    optimizer = torch.optim.SGD(groups, lr=h.lr, momentum=h.momentum, nesterov=True)
-    structure = trace(model, torch.zeros(1, *data.train.images.shape[1:], device=where))
-    rows = _resume(run, stage, model, optimizer)
-    if rows:
+    structure = trace(model, example)
+    features = []
+    if teacher is not None:
+        teacher = trace(teacher.to(where), example).to(memory_format=torch.channels_last).eval()
+        features = shared_activations(structure, teacher) if h.distill_features else []
+    optimizer = _optimizer(model, h)
+    scaler = torch.amp.GradScaler(where.type, enabled=h.precision == "fp16")
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(h.ema), use_buffers=True) if h.ema else None
+    result = model if average is None else average.module
+    parts = {"model": model, "optimizer": optimizer, "scaler": scaler}
+    if average is not None:
+        parts["average"] = average
+    rows = state.resume(run, stage, parts)
+    loss_of = partial(objective, distributed.parallel(model, h.sync_bn), h=h, teacher=teacher, features=features)
+    if rows and distributed.rank() == 0:
         record(run, stage, rows)
         _say(f"{stage}: goes on after epoch {len(rows)} of {h.epochs}")
     for epoch in range(len(rows) + 1, h.epochs + 1):
         start = time.perf_counter()
-        loss = _epoch(model, data, optimizer, stage, epoch, h)
-        row = {
-            "epoch": epoch,
-            "loss": loss,
-            "accuracy": accuracy(model, data.test, data),
-            "penalty": depth_penalty(model).item() if alphas else 0.0,
-            "depth": _depth(structure, model),
-            "seconds": round(time.perf_counter() - start, 2),
-            **{name: gate.alpha.item() for name, gate in gates(model).items()},
-        }
-        rows.append(row)
-        _save_state(run, stage, model, optimizer, rows)
-        record(run, stage, rows)
-        if alphas:
-            draw_gates(run / "gates.png", rows, THRESHOLD)
-        opened = f"  gates open {sum(map(is_open, gates(model).values()))}/{len(alphas)}" if alphas else ""
-        _say(
-            f"{stage} {epoch}/{h.epochs}  loss {loss:.3f}  accuracy {100 * row['accuracy']:.2f} %{opened}"
-            f"  layers if folded {row['depth']}  {row['seconds']:.0f} s"
+        step = partial(_step, model, loss_of, optimizer, scaler, average, h)
+        loss, task = _epoch(model, data, step, stage, epoch, h, min((row["task"] for row in rows), default=math.inf))
+        if distributed.rank() > 0:
+            continue
+        rows.append(
+            {
+                "epoch": epoch,
+                "loss": loss,
+                "task": task,
+                "accuracy": accuracy(result, data),
+                "penalty": depth_penalty(result).item() if gates(result) else 0.0,
+                "depth": _depth(structure, result),
+                "seconds": round(time.perf_counter() - start, 2),
+                **{name: gate.alpha.item() for name, gate in gates(result).items()},
+            }
         )
+        state.save(run, stage, parts, rows)
+        record(run, stage, rows)
+        if gates(result):
+            draw_gates(run / "gates.png", rows, THRESHOLD)
+        _say(_in_words(stage, rows[-1], result, h))
+    if rows and average is not None:
+        model.load_state_dict(average.module.state_dict())
     model.to("cpu", memory_format=torch.contiguous_format).eval()
 
 
-def finish(run: Path, stage: str) -> None:
-    """Remove the state of a stage whose checkpoint has been written."""
-    _state_path(run, stage).unlink(missing_ok=True)
-
-
-def accuracy(model: nn.Module, split: Split, dataset: Dataset) -> float:
-    """Fraction of ``split`` that ``model`` classifies right, in eval mode (its mode is kept)."""
+def accuracy(model: nn.Module, dataset: Dataset) -> float:
+    """Fraction of the test images that ``model`` classifies right, where it is, in eval mode (its mode is kept)."""
+    where = next(model.parameters()).device
     was_training = model.training
     model.eval()
     right = 0
     with torch.no_grad():
-        for images, labels in batches(split, EVAL_BATCH):
-            right += (model(normalise(images, dataset.mean, dataset.std)).argmax(1) == labels).sum().item()
+        for x, labels in test_batches(dataset, EVAL_BATCH, where):
+            right += (model(x).argmax(1) == labels).sum().item()
     model.train(was_training)
-    return right / len(split.labels)
+    return right / len(dataset.test.labels)
+
+
+def _optimizer(model: nn.Module, h: Hyperparameters) -> torch.optim.Optimizer:
+    """SGD. The gates that are learned are a group of their own: ``h.gate_lr`` times the rate, no weight decay."""
+    alphas = [gate.alpha for gate in gates(model).values() if gate.alpha.requires_grad]
+    weights = [p for name, p in model.named_parameters() if not name.endswith(".alpha")]
+    groups = [{"params": weights, "weight_decay": h.weight_decay, "scale": 1.0}]
+    if alphas:
+        groups.append({"params": alphas, "weight_decay": 0.0, "scale": h.gate_lr})
+    return torch.optim.SGD(groups, lr=h.lr, momentum=h.momentum, nesterov=h.momentum > 0)
 
 
 def _epoch(
-    model: nn.Module, data: Dataset, optimizer: torch.optim.Optimizer, stage: str, epoch: int, h: Hyperparameters
-) -> float:
-    """One pass over the training images; the mean loss."""
+    model: nn.Module,
+    data: Dataset,
+    step: Callable[[Tensor, Tensor, float, float], Tensor],
+    stage: str,
+    epoch: int,
+    h: Hyperparameters,
+    best: float,
+) -> tuple[float, float]:
+    """One pass over the training images with `_step`; the mean loss, and the task's part of it, which was ``best`` at
+    best. Raises CheckError where `health.check` does."""
     generator = torch.Generator().manual_seed(_seed(h.seed, stage, epoch))
-    torch.manual_seed(_seed(h.seed, stage, epoch))  # for dropout
+    torch.manual_seed(_seed(h.seed, stage, epoch) + distributed.rank())  # for dropout
     model.train()
-    count = len(data.train.labels)
-    steps = max(count - h.batch, 0) // h.batch + 1
-    padding = data.train.images.shape[-1] // 8 if data.flip else data.train.images.shape[-1] // 16
-    total = torch.zeros((), device=data.train.labels.device)
-    shuffled = batches(data.train, h.batch, generator)
-    bar = tqdm(shuffled, f"{stage} {epoch}/{h.epochs}", steps, leave=False, disable=not sys.stderr.isatty())
-    for step, (images, labels) in enumerate(bar):
-        for group in optimizer.param_groups:
-            group["lr"] = group["scale"] * h.lr * schedule((epoch - 1 + step / steps) / h.epochs)
-        x = normalise(augment(images, generator, padding, data.flip), data.mean, data.std)
-        x = x.contiguous(memory_format=torch.channels_last)
-        loss = F.cross_entropy(model(x), labels)
-        if h.penalty:
-            loss = loss + h.penalty * depth_penalty(model)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        total += loss.detach()
-    mean = total.item() / steps
-    if not math.isfinite(mean):
-        raise CheckError(f"{stage}: the loss is {mean} in epoch {epoch}; lower --lr (it was {h.lr})")
-    return mean
+    where = next(model.parameters()).device
+    count = steps(data, h.batch)
+    total = torch.zeros(2, device=where)
+    alphas = {name: gate.alpha.item() for name, gate in gates(model).items()}
+    batches = training_batches(data, h.batch, generator, where, distributed.rank(), distributed.world())
+    hidden = distributed.rank() > 0 or not sys.stderr.isatty()
+    bar = tqdm(batches, f"{stage} {epoch}/{h.epochs}", count, leave=False, disable=hidden)
+    for done, (x, labels) in enumerate(bar, start=1):
+        total += step(x, labels, (epoch - 1 + (done - 1) / count) / h.epochs, (epoch - 1 + done / count) / h.epochs)
+        if done == 1 or done % CHECK_EVERY == 0 or done == count:
+            loss, task = distributed.mean(total / done).tolist()
+            best = min(best, task)
+            if done == count and not all(p.isfinite().all() for p in model.parameters()):
+                loss = math.nan  # the next one would be, and this state must not be kept
+            health.check(loss, task, best, len(data.classes), h, f"{stage}, epoch {epoch}", alphas)
+    return loss, task
 
 
-def schedule(progress: float) -> float:
-    """Factor on the learning rate at ``progress`` (0 to 1) of a stage: linear warm-up, then a half cosine to 0."""
-    if progress < WARM_UP:
-        return (progress + 1e-3) / (WARM_UP + 1e-3)
-    return 0.5 * (1 + math.cos(math.pi * (progress - WARM_UP) / (1 - WARM_UP)))
+def _step(
+    model: nn.Module,
+    loss_of: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    average: AveragedModel | None,
+    h: Hyperparameters,
+    x: Tensor,
+    labels: Tensor,
+    before: float,
+    after: float,
+) -> Tensor:
+    """One update of the weights from a batch, in ``h.accumulate`` parts; loss and the task's part of it, [2].
+
+    ``before`` and ``after`` this step are the progress of the stage, 0 to 1.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = group["scale"] * h.lr * SCHEDULES[h.schedule](before)
+    optimizer.zero_grad()
+    total = torch.zeros(2, device=x.device)
+    x = x.contiguous(memory_format=torch.channels_last)
+    for images, targets in zip(x.chunk(h.accumulate), labels.chunk(h.accumulate), strict=True):
+        with torch.autocast(x.device.type, PRECISIONS[h.precision], enabled=h.precision != "fp32"):
+            losses = torch.stack(loss_of(images, targets)) * (len(images) / len(x))
+        scaler.scale(losses[0]).backward()
+        total += losses.detach()
+    scaler.step(optimizer)
+    scaler.update()
+    open_gates(model, h.remove, opening(after))
+    if average is not None:
+        average.update_parameters(model)
+        open_gates(average.module, h.remove, opening(after))
+    return total
+
+
+def _in_words(stage: str, row: dict, model: nn.Module, h: Hyperparameters) -> str:
+    known = gates(model).values()
+    opened = f"  gates open {sum(map(is_open, known))}/{len(known)}" if known else ""
+    return (
+        f"{stage} {row['epoch']}/{h.epochs}  loss {row['loss']:.3f}  accuracy {100 * row['accuracy']:.2f} %{opened}"
+        f"  layers if folded {row['depth']}  {row['seconds']:.0f} s"
+    )
 
 
 def _depth(structure: torch.fx.GraphModule, model: nn.Module) -> int:
@@ -155,36 +203,6 @@ def _depth(structure: torch.fx.GraphModule, model: nn.Module) -> int:
 
 def _seed(seed: int, stage: str, epoch: int) -> int:
     return zlib.crc32(f"{seed}/{stage}/{epoch}".encode())
-
-
-def _to(split: Split, where: torch.device) -> Split:
-    return Split(split.images.to(where), split.labels.to(where))
-
-
-def _state_path(run: Path, stage: str) -> Path:
-    return run / f".{stage}.state"
-
-
-def _save_state(run: Path, stage: str, model: nn.Module, optimizer: torch.optim.Optimizer, rows: list[dict]) -> None:
-    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "rows": rows}
-    buffer = io.BytesIO()  # torch reports a full disk as a RuntimeError, a plain write as what it is
-    torch.save(state, buffer)
-    with atomic_path(_state_path(run, stage)) as temporary:
-        temporary.write_bytes(buffer.getbuffer())
-
-
-def _resume(run: Path, stage: str, model: nn.Module, optimizer: torch.optim.Optimizer) -> list[dict]:
-    """Restore the state after the last finished epoch, if there is one; the rows of metrics.csv up to then."""
-    path = _state_path(run, stage)
-    if not path.exists():
-        return []
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        return state["rows"]
-    except Exception as error:  # a damaged pickle can raise anything
-        raise InputError(f"{path}: damaged; delete it, and {stage} starts from its first epoch") from error
 
 
 def _say(line: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fold.files import atomic_path, write_text
 
-COLUMNS = ("stage", "epoch", "loss", "accuracy", "penalty", "depth", "seconds")
+COLUMNS = ("stage", "epoch", "loss", "task", "accuracy", "penalty", "depth", "seconds")
 
 
 def record(run: Path, stage: str, rows: list[dict]) -> None:
@@ -26,33 +26,41 @@ def record(run: Path, stage: str, rows: list[dict]) -> None:
 
 
 def draw_gates(path: Path, rows: list[dict], threshold: float) -> None:
-    """A picture of how the gates opened over the epochs in ``rows``, one row of cells a gate, open ones outlined."""
+    """A picture of the epochs in ``rows``: how the gates opened, a row of cells each with its last value, red from
+    ``threshold`` on; below, with the same epochs, accuracy and depth."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
     names = [key for key in rows[0] if key not in COLUMNS]
-    values = [[row[name] for row in rows] for name in names]
     epochs = [row["epoch"] for row in rows]
-    size = (8, 2.6 + 0.24 * len(names))  # inches
-    heights = [max(len(names), 4), 6]
-    figure, (cells, curve) = plt.subplots(2, 1, sharex=True, height_ratios=heights, figsize=size, layout="constrained")
     edges = [epochs[0] - 0.5, epochs[-1] + 0.5]
+    heights = [0.5 + 0.2 * len(names), 1.6, 1.2]  # inches
+    figure, (cells, accuracy, depth) = plt.subplots(
+        3, 1, sharex=True, height_ratios=heights, figsize=(8, 1 + sum(heights)), layout="constrained"
+    )
+    values = [[row[name] for row in rows] for name in names]
     image = cells.imshow(values, vmin=0, vmax=1, cmap="viridis", aspect="auto", extent=[*edges, len(names) - 0.5, -0.5])
-    cells.set_yticks(range(len(names)), names, fontsize=7)
-    for row, name in enumerate(names):
-        if rows[-1][name] >= threshold:
-            cells.text(edges[1], row, " open", va="center", fontsize=7, color="tab:red")
-    cells.set_title("gates: 0 is the activation, 1 the identity", fontsize=9, loc="left")
+    cells.set_yticks(range(len(names)), names, fontsize=8)
+    for line, name in enumerate(names):
+        last = rows[-1][name]
+        color = "tab:red" if last >= threshold else "black"
+        cells.text(edges[1], line, f" {last:.2f}", va="center", fontsize=8, color=color)
+    opened = sum(rows[-1][name] >= threshold for name in names)
+    title = f"gates, from 0 (activation) to 1 (identity): {opened} of {len(names)} open (red, from {threshold:g} on)"
+    cells.set_title(title, fontsize=10, loc="left")
     figure.colorbar(image, ax=cells, pad=0.07, label="alpha")
-    curve.plot(epochs, [100 * row["accuracy"] for row in rows], marker="o", color="tab:blue")
-    curve.set_ylabel("test accuracy (%)", color="tab:blue")
-    curve.set_xlabel("epoch")
-    curve.xaxis.get_major_locator().set_params(integer=True)
-    depths = curve.twinx()
-    depths.step(epochs, [row["depth"] for row in rows], where="mid", color="tab:orange")
-    depths.set_ylabel("layers if folded now", color="tab:orange")
+    accuracy.plot(epochs, [100 * row["accuracy"] for row in rows], marker="o", markersize=4)
+    accuracy.set_ylabel("test accuracy (%)", fontsize=9)
+    depth.step(epochs, [row["depth"] for row in rows], where="mid", marker="o", markersize=4, color="tab:orange")
+    depth.set_ylabel("weighted layers\nif folded now", fontsize=9)
+    depth.set_xlabel("epoch")
+    depth.set_xlim(edges)
+    for axis in (depth.xaxis, depth.yaxis):
+        axis.set_major_locator(plt.MaxNLocator(integer=True, min_n_ticks=1))
+    for axes in (accuracy, depth):
+        axes.grid(alpha=0.3)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=120)
     plt.close(figure)

@@ -32,7 +32,7 @@ def export(*arguments):
 @pytest.fixture
 def checkpoint(monkeypatch, tmp_path, exported):
     """A checkpoint that stands for the network of ``exported``, whose translation is not repeated."""
-    monkeypatch.setattr(command, "load", lambda path: (exported.model, RECIPE))
+    monkeypatch.setattr(command, "load", lambda path, named: (exported.model, RECIPE))
     monkeypatch.setattr(command, "lower", lambda *arguments: exported.lowered)
     return tmp_path / "folded.safetensors"
 
@@ -76,7 +76,7 @@ def test_accuracy_of_the_recipe_without_data(checkpoint, tmp_path):
 
 
 def test_no_accuracy_where_none_was_measured(checkpoint, monkeypatch, tmp_path, exported):
-    monkeypatch.setattr(command, "load", lambda path: (exported.model, RECIPE | {"accuracy": {}}))
+    monkeypatch.setattr(command, "load", lambda path, named: (exported.model, RECIPE | {"accuracy": {}}))
     assert export(checkpoint) == 0
     assert "layer_folding.accuracy" not in [entry.key for entry in onnx.load(tmp_path / "folded.onnx").metadata_props]
 
@@ -134,7 +134,7 @@ def test_untraceable_model_names_the_checkpoint(monkeypatch, tmp_path, capsys):
         def forward(self, x):
             return x + 1 if x.sum() > 0 else x
 
-    monkeypatch.setattr(command, "load", lambda path: (Branching(), RECIPE))
+    monkeypatch.setattr(command, "load", lambda path, named: (Branching(), RECIPE))
     assert export(tmp_path / "odd.safetensors") == 2
     assert "odd.safetensors: torch.export cannot trace" in capsys.readouterr().err
 
@@ -156,6 +156,6 @@ def test_help_shows_an_example(capsys):
 def test_same_file_for_same_checkpoint(monkeypatch, tmp_path):
     torch.manual_seed(1)
     model = randomised(Residual())
-    monkeypatch.setattr(command, "load", lambda path: (model, RECIPE))
+    monkeypatch.setattr(command, "load", lambda path, named: (model, RECIPE))
     assert export(tmp_path / "a.safetensors") == export(tmp_path / "b.safetensors") == 0
     assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()

@@ -1,6 +1,7 @@
 """The graph that is edited: one module per activation and call, nothing in place, the same function."""
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from fold import InputError
 from fold.graph import Opaque, add_module, is_activation, module_of
 from fold.trace import trace
-from tests.fold.networks import EXAMPLE, WIDTH, Calls, conv, noise
+from tests.fold.networks import EXAMPLE, WIDTH, Calls, chain, conv, noise
 
 FLOAT = noise(dtype=torch.float32)
 
@@ -184,3 +185,9 @@ def test_added_names_avoid_modules_parameters_and_buffers():
     assert add_module(graph, "new.deep", nn.ReLU()) == "new.deep_1"
     assert add_module(graph, "0.weight", nn.ReLU()) == "0.weight_1"
     assert add_module(graph, "1.running_mean", nn.ReLU()) == "1.running_mean_1"
+
+
+def test_a_traced_network_can_be_sent_to_another_process():
+    graph = traced(nn.Sequential(*chain(), Calls(lambda m, x: F.relu(m.conv(x)), conv=conv(WIDTH, 6))))
+    received = pickle.loads(pickle.dumps(graph))
+    assert calls(received) == calls(graph) and torch.equal(received(FLOAT), graph(FLOAT))

@@ -1,4 +1,4 @@
-"""Data sets: digits and image folders, their cache, every bad folder, and batched augmentation."""
+"""Data sets: digits and image folders, their cache, every bad folder."""
 
 import os
 import random
@@ -8,12 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 from fold.errors import InputError
-from train.data import RGB_MEAN, RGB_STD, Split, augment, batches, load, normalise, save_calibration_set, save_eval_set
+from train.data import RGB_MEAN, RGB_STD, load, save_calibration_set, save_eval_set
 
 
 @pytest.fixture(autouse=True)
@@ -210,7 +208,7 @@ def test_cache_is_below_home_without_xdg(folder, tmp_path, monkeypatch):
 @pytest.mark.parametrize("spec", ["digit", "/no/such/folder"])
 def test_neither_digits_nor_a_folder(spec):
     message = refused(spec)
-    assert spec in message and "'digits'" in message
+    assert spec in message and "digits, mnist, cifar10, cifar100" in message
 
 
 def test_file_instead_of_a_folder(tmp_path):
@@ -224,6 +222,15 @@ def test_no_train_or_test(folder, split):
     shutil.rmtree(folder / split)
     message = refused(folder)
     assert str(folder) in message and f"no folder {split}" in message and "train/CLASS" in message
+
+
+def test_val_is_taken_where_there_is_no_test(folder):
+    tested = load(str(folder))
+    (folder / "test").rename(folder / "val")
+    assert torch.equal(load(str(folder)).test.images, tested.test.images)
+    write_image(folder / "test/cat/0.png", np.zeros((32, 32, 3), np.uint8))
+    write_image(folder / "test/dog/0.png", np.zeros((32, 32, 3), np.uint8))
+    assert not load(str(folder)).test.images.any()
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
@@ -282,80 +289,7 @@ def test_unreadable_folder(folder, where, monkeypatch):
     assert str(folder / where) in message and "Permission denied" in message
 
 
-# ---- tensors
-
-
-def test_normalise_is_the_formula_per_channel():
-    images = torch.randint(0, 256, (4, 3, 5, 6), dtype=torch.uint8)
-    got = normalise(images, RGB_MEAN, RGB_STD)
-    want = (images.numpy() / 255 - np.reshape(RGB_MEAN, (3, 1, 1))) / np.reshape(RGB_STD, (3, 1, 1))
-    assert got.dtype == torch.float32
-    np.testing.assert_allclose(got.numpy(), want, atol=1e-6)
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    count=st.integers(1, 9),
-    channels=st.integers(1, 3),
-    height=st.integers(1, 8),
-    width=st.integers(1, 8),
-    padding=st.integers(0, 3),
-    flip=st.booleans(),
-    seed=st.integers(0, 2**31),
-)
-def test_augment_equals_crop_and_flip_image_by_image(count, channels, height, width, padding, flip, seed):
-    data = torch.Generator().manual_seed(seed)
-    images = torch.randint(1, 256, (count, channels, height, width), generator=data, dtype=torch.uint8)
-    before = images.clone()
-    got = augment(images, torch.Generator().manual_seed(seed), padding, flip)
-    assert torch.equal(images, before)
-
-    draws = torch.Generator().manual_seed(seed)
-    offsets = torch.zeros(count, 2, dtype=torch.int64)
-    if padding:
-        offsets = torch.randint(0, 2 * padding + 1, (count, 2), generator=draws)
-    flips = torch.randint(0, 2, (count, 1, 1, 1), generator=draws).flatten() if flip else torch.zeros(count)
-    for i in range(count):
-        canvas = np.zeros((channels, height + 2 * padding, width + 2 * padding), np.uint8)
-        canvas[:, padding : padding + height, padding : padding + width] = images[i].numpy()
-        y, x = offsets[i].tolist()
-        crop = canvas[:, y : y + height, x : x + width]
-        assert np.array_equal(got[i].numpy(), crop[:, :, ::-1] if flips[i] else crop)
-
-
-def test_augment_reaches_every_offset_and_both_sides():
-    image = torch.arange(1, 26, dtype=torch.uint8).view(1, 1, 5, 5).expand(2000, 1, 5, 5)
-    got = augment(image, torch.Generator().manual_seed(0), 2, True)
-    assert len(torch.unique(got.flatten(1), dim=0)) == 5 * 5 * 2
-
-
-def numbered(count: int) -> Split:
-    return Split(torch.arange(count, dtype=torch.uint8).view(-1, 1, 1, 1), torch.arange(count))
-
-
-def test_batches_without_a_generator_are_in_order_and_complete():
-    got = list(batches(numbered(10), 4))
-    assert [len(labels) for _, labels in got] == [4, 4, 2]
-    assert torch.cat([labels for _, labels in got]).tolist() == list(range(10))
-
-
-@pytest.mark.parametrize(("count", "sizes"), [(10, [4, 4]), (8, [4, 4]), (4, [4]), (3, [3])])
-def test_shuffled_batches_drop_a_short_last_one_unless_it_is_the_only_one(count, sizes):
-    got = list(batches(numbered(count), 4, torch.Generator().manual_seed(0)))
-    assert [len(labels) for _, labels in got] == sizes
-    labels = torch.cat([labels for _, labels in got])
-    assert len(set(labels.tolist())) == sum(sizes)
-    assert torch.equal(torch.cat([images for images, _ in got]).flatten().long(), labels)
-
-
-def test_an_epoch_is_determined_by_the_generator():
-    def epoch(seed):
-        generator = torch.Generator().manual_seed(seed)
-        split = load("digits", 8).train
-        return torch.cat([augment(images, generator, 1, True) for images, _ in batches(split, 128, generator)])
-
-    assert torch.equal(epoch(1), epoch(1))
-    assert not torch.equal(epoch(1), epoch(2))
+# ---- evaluation set
 
 
 def test_eval_set_holds_the_test_split_and_no_pickle(folder, tmp_path):

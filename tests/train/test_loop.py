@@ -1,9 +1,13 @@
+import contextlib
+import copy
 import csv
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,12 +15,14 @@ import torch
 from torch import nn
 
 from fold.errors import CheckError, InputError
-from train import gates, linearize
+from train import gates, health, linearize, state
 from train.data import Dataset, Split
-from train.loop import Hyperparameters, accuracy, finish, schedule, train
+from train.loop import Hyperparameters, accuracy, train
 from train.models import build
+from train.planned import plan
 
 ROOT = Path(__file__).parents[2]
+EXAMPLE = torch.zeros(1, 1, 16, 16)
 SMALL = Hyperparameters(epochs=3, batch=16, lr=0.05, weight_decay=5e-4, seed=0, penalty=0.25, gate_lr=5.0)
 
 
@@ -32,9 +38,13 @@ def dataset() -> Dataset:
     return Dataset("noise", ("dark", "bright"), split(64), split(20), (0.5,), (0.5,), flip=True)
 
 
-def gated() -> nn.Module:
+def network() -> nn.Module:
     torch.manual_seed(0)
-    return linearize(build("mobilenetv2-digits", 2, 1), torch.zeros(1, 1, 16, 16))
+    return build("mobilenetv2-digits", 2, 1)
+
+
+def gated() -> nn.Module:
+    return linearize(network(), EXAMPLE)
 
 
 def rows(run: Path) -> list[dict]:
@@ -43,10 +53,9 @@ def rows(run: Path) -> list[dict]:
 
 
 def test_it_learns(tmp_path):
-    torch.manual_seed(0)
-    model, data = build("mobilenetv2-digits", 2, 1), dataset()
+    model, data = network(), dataset()
     train(model, data, tmp_path, "pretrain", Hyperparameters(12, 8, 0.05, 5e-4, 0))
-    assert accuracy(model, data.test, data) > 0.9
+    assert accuracy(model, data) > 0.9
 
 
 def test_it_writes_down_what_happened(tmp_path, capsys):
@@ -57,7 +66,7 @@ def test_it_writes_down_what_happened(tmp_path, capsys):
     assert [(row["stage"], row["epoch"]) for row in written] == [("prefold", "1"), ("prefold", "2"), ("prefold", "3")]
     alphas = {name: gate.alpha.item() for name, gate in gates(model).items()}
     assert {name: float(written[-1][name]) for name in alphas} == alphas and len(alphas) == 13
-    assert float(written[-1]["accuracy"]) == accuracy(model, data.test, data)
+    assert float(written[-1]["accuracy"]) == accuracy(model, data)
     assert (tmp_path / "gates.png").read_bytes().startswith(b"\x89PNG")
     out, err = capsys.readouterr()
     assert out == "" and [line.split("  ")[0] for line in err.splitlines()] == [f"prefold {i}/3" for i in (1, 2, 3)]
@@ -71,40 +80,71 @@ def test_stages_share_one_table(tmp_path):
     assert rows(tmp_path)[0]["blocks.0.expand.act"] == ""
 
 
-def test_an_interrupted_run_ends_like_an_unbroken_one(tmp_path, monkeypatch, capsys):
-    whole, broken = gated(), gated()
-    train(whole, dataset(), tmp_path / "whole", "prefold", SMALL)
+PLANNED = ("blocks.0.expand.act", "blocks.0.depthwise.act")
+
+
+@pytest.mark.parametrize(
+    "h",
+    [
+        SMALL,
+        replace(SMALL, ema=0.9, schedule="cosine", label_smoothing=0.1),
+        replace(SMALL, remove=PLANNED, ema=0.9, distill=0.5, distill_features=1.0),
+    ],
+    ids=["learned", "average", "planned"],
+)
+def test_an_interrupted_run_ends_like_an_unbroken_one(tmp_path, monkeypatch, capsys, h):
+    teacher = copy.deepcopy(network()) if h.distill else None
+    whole, broken, resumed = (plan(gated(), h.remove, EXAMPLE)[0] if h.remove else gated() for _ in range(3))
+    train(whole, dataset(), tmp_path / "whole", "prefold", h, teacher)
     stop_at(monkeypatch, epoch=3)
     with pytest.raises(KeyboardInterrupt):
-        train(broken, dataset(), tmp_path / "broken", "prefold", SMALL)
+        train(broken, dataset(), tmp_path / "broken", "prefold", h, teacher)
     monkeypatch.undo()
     assert len(rows(tmp_path / "broken")) == 2
     capsys.readouterr()
-    resumed = gated()
-    train(resumed, dataset(), tmp_path / "broken", "prefold", SMALL)
+    train(resumed, dataset(), tmp_path / "broken", "prefold", h, teacher)
     assert "goes on after epoch 2 of 3" in capsys.readouterr().err
     for name, value in whole.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], value), name
     same = [{key: value for key, value in row.items() if key != "seconds"} for row in rows(tmp_path / "whole")]
     assert [{key: value for key, value in row.items() if key != "seconds"} for row in rows(tmp_path / "broken")] == same
-    finish(tmp_path / "broken", "prefold")
+    state.remove(tmp_path / "broken", "prefold")
     assert sorted(path.name for path in (tmp_path / "broken").iterdir()) == ["gates.png", "metrics.csv"]
 
 
 def stop_at(monkeypatch, epoch: int) -> None:
     """Ctrl-C in the middle of ``epoch``: at its second batch of four."""
-    import train.loop
+    import train.batches
 
     calls = []
 
-    def interrupted(images, generator, padding, flip):
+    def interrupted(*arguments):
         calls.append(1)
         if len(calls) == 4 * (epoch - 1) + 2:
             raise KeyboardInterrupt
-        return augment(images, generator, padding, flip)
+        return augment(*arguments)
 
-    augment = train.loop.augment
-    monkeypatch.setattr(train.loop, "augment", interrupted)
+    augment = train.batches.augment
+    monkeypatch.setattr(train.batches, "augment", interrupted)
+
+
+def test_planned_gates_open_on_schedule_and_the_others_stay_closed(tmp_path):
+    model = plan(gated(), PLANNED, EXAMPLE)[0]
+    train(model, dataset(), tmp_path, "prefold", replace(SMALL, remove=PLANNED))
+    assert {name for name, gate in gates(model).items() if gate.alpha == 1} == set(PLANNED)
+    assert {gate.alpha.item() for name, gate in gates(model).items() if name not in PLANNED} == {0}
+    written = rows(tmp_path)
+    assert [float(row[PLANNED[0]]) for row in written] == pytest.approx([0.25, 0.75, 1.0])
+    assert int(written[-1]["depth"]) == int(written[0]["depth"]) - 2
+
+
+def test_averaged_weights_are_the_result(tmp_path):
+    last, averaged = network(), network()
+    h = Hyperparameters(2, 16, 0.05, 5e-4, 0, schedule="constant")
+    train(last, dataset(), tmp_path / "last", "pretrain", h)
+    train(averaged, dataset(), tmp_path / "averaged", "pretrain", replace(h, ema=0.9))
+    start, end, between = (m.stem.conv.weight for m in (network(), last, averaged))
+    assert 0 < (between - start).norm() < (end - start).norm()
 
 
 def test_gates_have_no_weight_decay(tmp_path):
@@ -120,9 +160,71 @@ def test_gates_have_no_weight_decay(tmp_path):
 
 
 def test_a_loss_that_is_not_finite_is_said(tmp_path):
-    with pytest.raises(CheckError, match=r"pretrain: the loss is (nan|inf) in epoch 1; lower --lr"):
-        wild = Hyperparameters(1, 16, 1e30, 0.0, 0)
-        train(build("mobilenetv2-digits", 2, 1), dataset(), tmp_path, "pretrain", wild)
+    with pytest.raises(CheckError, match=r"pretrain, epoch 1: the loss is (nan|inf); give a lower --lr \(was 1e\+30\)"):
+        train(network(), dataset(), tmp_path, "pretrain", Hyperparameters(1, 16, 1e30, 0.0, 0))
+
+
+def test_a_run_that_goes_wrong_keeps_the_last_good_epoch(tmp_path, monkeypatch):
+    """The loss is lost in the second of three epochs; the state is that of the first."""
+    import train.loop
+
+    def objective(model, *arguments, **options):
+        loss, task = right(model, *arguments, **options)
+        return (loss * math.nan if (tmp_path / "metrics.csv").exists() else loss), task
+
+    right = train.loop.objective
+    monkeypatch.setattr(train.loop, "objective", objective)
+    gates_said = (
+        r"gates before: blocks\.0\.expand\.act 0\.\d\d, .*; give a lower --lr \(was 0.05\) or --lambda \(was 0.25\)"
+    )
+    with pytest.raises(CheckError, match=rf"prefold, epoch 2: the loss is nan; {gates_said}.*is kept"):
+        train.loop.train(gated(), dataset(), tmp_path, "prefold", SMALL)
+    kept = gated()
+    assert len(state.resume(tmp_path, "prefold", {"model": kept})) == len(rows(tmp_path)) == 1
+    assert all(value.isfinite().all() for value in kept.state_dict().values())
+
+
+def test_weights_that_are_lost_in_the_last_step_are_not_kept(tmp_path):
+    model = network()
+    model.stem.conv.weight.register_hook(lambda gradient: gradient * math.inf)
+    with pytest.raises(CheckError, match="pretrain, epoch 1: the loss is nan"):
+        train(model, dataset(), tmp_path, "pretrain", Hyperparameters(1, 64, 0.05, 5e-4, 0))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("best", "task", "collapsed"), [(0.3, 2.4, True), (0.3, 2.2, False), (2.2, 2.4, False)])
+def test_collapse_is_worse_than_guessing_after_having_learned(best, task, collapsed):
+    with (
+        pytest.raises(CheckError, match=r"x: the network collapsed: .*0\.30 to 2\.40, and guessing has 2\.30")
+        if (collapsed)
+        else contextlib.nullcontext()
+    ):
+        health.check(1.0, task, best, 10, SMALL, "x", {})
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_mixed_precision(tmp_path, precision):
+    """Much the same weights, which stay float32; a second run goes on with the same scale of the loss."""
+    h = replace(SMALL, epochs=1, lr=0.01)
+    full, mixed = gated(), gated()
+    train(full, dataset(), tmp_path / "full", "prefold", h)
+    train(mixed, dataset(), tmp_path / precision, "prefold", replace(h, precision=precision))
+    for (name, expected), actual in zip(full.named_parameters(), mixed.parameters(), strict=True):
+        assert actual.dtype == torch.float32
+        torch.testing.assert_close(actual, expected, rtol=0.05, atol=0.02, msg=name)
+    assert not torch.equal(full.stem.conv.weight, mixed.stem.conv.weight)
+
+
+def test_a_batch_in_parts_gives_the_gradient_of_the_whole(tmp_path):
+    """Where there is no BatchNorm, which sees a part at a time."""
+    torch.manual_seed(0)
+    whole = nn.Sequential(nn.Flatten(), nn.Linear(256, 8), nn.ReLU(), nn.Linear(8, 2))
+    parts, start = copy.deepcopy(whole), whole[1].weight.clone()
+    h = Hyperparameters(1, 16, 0.05, 5e-4, 0)
+    train(whole, dataset(), tmp_path / "whole", "pretrain", h)
+    train(parts, dataset(), tmp_path / "parts", "pretrain", replace(h, accumulate=3))
+    assert (whole[1].weight - start).abs().max() > 1e-3
+    torch.testing.assert_close(parts[1].weight, whole[1].weight, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 half", os.urandom(2000)])
@@ -130,13 +232,6 @@ def test_a_damaged_state_is_said(tmp_path, content):
     (tmp_path / ".prefold.state").write_bytes(content)
     with pytest.raises(InputError, match=r"\.prefold\.state: damaged; delete it"):
         train(gated(), dataset(), tmp_path, "prefold", SMALL)
-
-
-def test_schedule():
-    values = [schedule(i / 1000) for i in range(1000)]
-    assert 0 < values[0] < 0.01 and max(values) == pytest.approx(1, abs=1e-3) and values[-1] < 1e-4
-    peak = values.index(max(values))
-    assert values[:peak] == sorted(values[:peak]) and values[peak:] == sorted(values[peak:], reverse=True)
 
 
 @pytest.fixture

@@ -4,12 +4,10 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 
 from fold import __main__ as fold_command
 from fold import checkpoint
@@ -27,22 +25,6 @@ def call(*arguments: object) -> int:
 
 def fold(*arguments: object) -> int:
     return run(lambda: fold_command.main([str(argument) for argument in arguments]))
-
-
-@pytest.fixture(scope="session")
-def images(tmp_path_factory) -> Iterator[Path]:
-    """Two classes of 24 and 8 images, and nobody's cache."""
-    root = tmp_path_factory.mktemp("data") / "images"
-    generator = torch.Generator().manual_seed(0)
-    for split, count in (("train", 24), ("test", 8)):
-        for label, name in enumerate(("dark", "bright")):
-            (root / split / name).mkdir(parents=True)
-            for i in range(count):
-                pixels = torch.randint(0, 128, (16, 16), generator=generator) + 127 * label
-                Image.fromarray(pixels.to(torch.uint8).numpy()).save(root / split / name / f"{i}.png")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(root.parent / "cache"))
-        yield root
 
 
 @pytest.fixture(scope="session")
@@ -123,6 +105,58 @@ def test_weights_with_gates_of_the_original_code(images, tmp_path, capsys):
     assert recipe["accuracy"].keys() == {"original", "prefold"}
     recipe = checkpoint.load(tmp_path / "run" / "hardened.safetensors")[1]
     assert recipe["removed"] == ["layer1.1.relu", "layer2.1.relu_1"]
+
+
+def test_planned_removal(images, weights, tmp_path):
+    """A plan is carried out to the letter, whatever it costs; hoisted before training, so not again after it."""
+    folder, names = tmp_path / "run", ["blocks.1.expand.act", "blocks.2.depthwise.act", "blocks.2.expand.act"]
+    network = ("--model", "mobilenetv2-digits", "--data", images, "--weights", weights)
+    assert call("pretrain", "--run", folder, *network) == 0
+    (tmp_path / "plan.txt").write_text("\n".join(names))
+    assert call("prefold", "--run", folder, *FAST, "--remove", tmp_path / "plan.txt", "--distill", 0.5) == 0
+    settings = json.loads((folder / "config.json").read_text())["stages"]["prefold"]["settings"]
+    assert settings["remove"] == ["blocks.1.expand.act", "blocks.2.expand.act", "blocks.2.depthwise.act"]
+    assert call("finetune", "--run", folder, *FAST, "--distill", 0.5) == 0
+    assert fold("fold", folder) == 0
+    recipe = checkpoint.load(folder / "folded.safetensors")[1]
+    assert recipe["removed"] == settings["remove"] and recipe["kept"] == {}
+    assert len(recipe["hoisted"]) == 2
+    accuracy = recipe["accuracy"]
+    assert accuracy["prefold"] == accuracy["hardened"] == accuracy["hoisted"]
+
+
+def test_short_options_are_those_of_the_original_scripts(images, tmp_path):
+    folder = tmp_path / "run"
+    short = ("-e", "0", "-b", "16", "-lr", "0.001", "-m", "0.8", "-wd", "0")
+    assert call("pretrain", "--run", folder, "-d", "20", "--data", images, *short) == 0
+    assert call("prefold", "--run", folder, *short, "-l", "0.5") == 0
+    stages = json.loads((folder / "config.json").read_text())["stages"]
+    assert stages["pretrain"]["settings"]["model"] == "resnet20"
+    expected = {"epochs": 0, "batch": 16, "lr": 0.001, "momentum": 0.8, "weight_decay": 0.0, "penalty": 0.5}
+    assert expected.items() <= stages["prefold"]["settings"].items()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("w.csv", "gate,weight\n{0},2\n"), ("w.json", '{{"{0}": 2}}')], ids=["csv", "json"]
+)
+def test_gate_weights(images, weights, tmp_path, capsys, name, content):
+    folder = tmp_path / "run"
+    network = ("--model", "mobilenetv2-digits", "--data", images, "--weights", weights)
+    assert call("pretrain", "--run", folder, *network) == 0
+    given = ("--run", folder, "--epochs", "0", "--gate-weights", tmp_path / name)
+    (tmp_path / name).write_text(content.format("blocks.0.expand.act"))
+    assert call("prefold", *given) == 2
+    assert "gate weights: blocks.0.depthwise.act, " in capsys.readouterr().err
+    (tmp_path / name).write_text("many")
+    assert call("prefold", *given) == 2
+    assert f"--gate-weights {tmp_path / name}: not as it should be" in capsys.readouterr().err
+    gated = command.linearize(build("mobilenetv2-digits", 2, 3), torch.zeros(1, 3, 32, 32))
+    everything = dict.fromkeys(command.gates(gated), 2.0)
+    rows = "".join(f"{gate},{weight}\n" for gate, weight in everything.items())
+    (tmp_path / name).write_text(f"gate,weight\n{rows}" if name == "w.csv" else json.dumps(everything))
+    assert call("prefold", *given) == 0
+    settings = json.loads((folder / "config.json").read_text())["stages"]["prefold"]["settings"]
+    assert settings["gate_weights"] == everything
 
 
 def test_config_tells_settings_and_versions(copied):
@@ -215,7 +249,7 @@ class TestBadInput:
 
     def test_weights_for_other_classes(self, refused, tmp_path):
         five = saved(tmp_path, build("mobilenetv2-digits", 5, 3))
-        refused("num_classes is 5, but data", "has 2", weights=five)
+        refused("2 of another shape: linear.weight ([5, 96] for [2, 96])", "for as many classes", weights=five)
 
     def test_a_folder_that_is_no_run(self, refused, tmp_path):
         (tmp_path / "run").mkdir()
@@ -244,6 +278,21 @@ class TestBadInput:
     def test_learning_rate(self, refused, value):
         refused("--lr", value, "a number above 0", lr=value)
 
+    @pytest.mark.parametrize(
+        ("option", "value", "message"),
+        [
+            ("distill", "1.5", "not a number from 0 to 1"),
+            ("ema", "1", "not a number from 0 to below 1"),
+            ("schedule", "linear", "invalid choice: 'linear'"),
+            ("precision", "int8", "invalid choice: 'int8'"),
+            ("accumulate", "0", "not a whole number above 0"),
+            ("remove", "blocks.9.act", "there is no such gate; give names out of blocks.0.expand.act, "),
+            ("gate-weights", "none.csv", "none.csv: No such file or directory; give a CSV or JSON file"),
+        ],
+    )
+    def test_ways_to_train(self, refused, copied, option, value, message):
+        refused(f"--{option}", message, stage="prefold", run=copied, **{option: value})
+
 
 def saved(folder: Path, model: torch.nn.Module) -> Path:
     torch.save(model.state_dict(), folder / "weights.pt")
@@ -251,12 +300,12 @@ def saved(folder: Path, model: torch.nn.Module) -> Path:
 
 
 def test_help_shows_a_runnable_example():
-    for arguments in ([], ["pretrain"], ["prefold"], ["finetune"], ["evaluate"]):
+    for arguments in ([], ["pretrain"], ["prefold"], ["finetune"], ["evaluate"], ["sweep"]):
         done = subprocess.run(
             [sys.executable, "-m", "train", *arguments, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=100
         )
         assert done.returncode == 0 and "usage: python -m train" in done.stdout
-        assert arguments or "python -m train prefold" in done.stdout
+        assert f"python -m train {(arguments or ['prefold'])[0]} " in done.stdout.partition("example")[2]
 
 
 @pytest.mark.parametrize(("write", "name"), [(1, "config.json"), (2, ".finetune.state"), (4, "hardened.safetensors")])

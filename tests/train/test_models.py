@@ -10,16 +10,22 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+import torchvision
 from PIL import Image
 from torch import nn
 
 from fold.errors import InputError
-from train.data import RGB_MEAN, RGB_STD, normalise
+from fold.trace import trace
+from train.batches import normalise
+from train.data import RGB_MEAN, RGB_STD
 from train.gates import gates, linearize
-from train.models import MODELS, apply_weights, arguments_from_weights, build, load_weights, split_gates
+from train.models import MODELS, build
+from train.models.layouts import split_gates, variant, with_our_names
+from train.models.mobilenet import CIFAR_STAGES
+from train.models.weights import apply_weights, load_weights
 
 SHARED = Path(__file__).parents[2].parent / "shared"
-VARIANTS = [(name, {}) for name in MODELS] + [
+VARIANTS = [(name, {}) for name in MODELS if name[-5:] not in ("lite1", "lite2", "lite3")] + [
     ("resnet20", {"shortcut": shortcut, "head": head}) for shortcut in "AB" for head in ("linear", "fc")
 ]
 
@@ -48,22 +54,14 @@ def small() -> nn.Module:
 
 
 @pytest.mark.parametrize(("name", "arguments"), VARIANTS)
-@pytest.mark.parametrize("channels", [1, 3])
-def test_logits_have_a_row_an_image_and_a_column_a_class(name, arguments, channels):
-    model = build(name, 7, channels, **arguments).eval()
+def test_logits_have_a_row_an_image_and_a_column_a_class_and_the_trace_computes_the_same(name, arguments):
+    model = build(name, 7, 1, **arguments).eval()
+    images = torch.randn(2, 1, 32, 32)
     with torch.no_grad():
-        logits = model(torch.randn(2, channels, 32, 32))
+        logits = model(images)
+        torch.testing.assert_close(trace(model, images)(images), logits, rtol=0, atol=0)
     assert logits.shape == (2, 7)
     assert logits.isfinite().all()
-
-
-@pytest.mark.parametrize(("name", "arguments"), VARIANTS)
-def test_fx_traces_the_network_and_the_trace_computes_the_same(name, arguments):
-    model = build(name, 10, **arguments).eval()
-    traced = torch.fx.symbolic_trace(model)
-    x = torch.randn(2, 3, 32, 32)
-    with torch.no_grad():
-        torch.testing.assert_close(traced(x), model(x), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(
@@ -77,10 +75,18 @@ def test_fx_traces_the_network_and_the_trace_computes_the_same(name, arguments):
         ("resnet110", {}, 1.65e6, 1.75e6),
         ("mobilenetv2", {}, 2.2e6, 2.3e6),
         ("mobilenetv2-digits", {}, 0.04e6, 0.06e6),
+        # the table of chenyaofo/pytorch-cifar-models: 1.37, 4.33, 15.25 and 20.57 million
+        ("mobilenetv2-0.75", {}, 1.36e6, 1.38e6),
+        ("mobilenetv2-1.4", {}, 4.325e6, 4.335e6),
+        ("vgg16-bn", {}, 15.24e6, 15.26e6),
+        ("vgg19-bn", {}, 20.56e6, 20.58e6),
+        # timm's: 4.65 million with 1000 classes
+        ("efficientnet-lite0", {"num_classes": 1000}, 4.6e6, 4.7e6),
+        ("mlp-tanh", {"in_channels": 1, "size": 28}, 0.39e6, 0.41e6),
     ],
 )
 def test_parameter_counts_are_those_of_the_papers(name, arguments, low, high):
-    assert low <= sum(p.numel() for p in build(name, 10, **arguments).parameters()) <= high
+    assert low <= sum(p.numel() for p in build(name, **arguments).parameters()) <= high
 
 
 def test_projection_shortcuts_differ_from_zero_padding_by_exactly_their_weights():
@@ -130,6 +136,7 @@ def test_unknown_model_names_the_nearest_and_all():
         ("resnet20", {"shortcut": "C"}, "shortcut"),
         ("resnet20", {"head": "classifier"}, "head"),
         ("mobilenetv2", {"shortcut": "A"}, "shortcut"),
+        ("vgg16-bn", {"size": 32}, "size"),
     ],
 )
 def test_arguments_that_the_network_does_not_take_are_named(name, arguments, named):
@@ -140,22 +147,47 @@ def test_arguments_that_the_network_does_not_take_are_named(name, arguments, nam
 # ---- weights
 
 
-@pytest.mark.parametrize(("name", "arguments"), [v for v in VARIANTS if v[0] != "resnet110"])
-def test_arguments_are_read_off_the_weights(name, arguments):
-    weights = build(name, 7, 2, **arguments).state_dict()
-    expected = {"num_classes": 7, "in_channels": 2}
-    if name.startswith("resnet"):
-        expected |= {"shortcut": "A", "head": "linear", **arguments}
-    assert arguments_from_weights(name, weights) == expected
-    apply_weights(build(name, **arguments_from_weights(name, weights)), weights, "weights.pt")
+@pytest.mark.parametrize(("name", "arguments"), [v for v in VARIANTS if v[0].startswith("resnet20")])
+def test_the_kind_of_resnet_is_read_off_the_weights(name, arguments):
+    weights = build(name, **arguments).state_dict()
+    assert variant(name, weights) == {"shortcut": "A", "head": "linear", **arguments}
+    assert variant("mobilenetv2", weights) == {}
 
 
-def test_arguments_of_another_kind_of_network_name_the_key(small):
-    message = refused(arguments_from_weights, "mobilenetv2", small.state_dict())
-    assert "stem.conv.weight" in message and "mobilenetv2" in message
-    assert "no such key" in refused(arguments_from_weights, "resnet20", {"conv1.weight": torch.zeros(16, 3, 3, 3)})
-    flat = {"conv1.weight": torch.zeros(3), "linear.weight": torch.zeros(10, 64)}
-    assert "shape [3]" in refused(arguments_from_weights, "resnet20", flat)
+@pytest.mark.parametrize(
+    ("name", "width"), [("mobilenetv2-0.75", 0.75), ("mobilenetv2", 1.0), ("mobilenetv2-1.4", 1.4)]
+)
+def test_mobilenets_with_the_names_of_torchvision_and_the_public_cifar_weights(name, width):
+    """Public CIFAR weights come from torchvision's code with two strides of 1 in place of 2."""
+    stages = [list(row) for row in CIFAR_STAGES]
+    public = torchvision.models.MobileNetV2(10, width, stages).eval()
+    public.features[0][0].stride = (1, 1)
+    for module in public.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_mean, -1, 1)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+    ours = build(name).eval()
+    apply_weights(ours, with_our_names(name, public.state_dict()), "weights.pt")
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(images), public(images), rtol=1e-5, atol=1e-6)
+    assert with_our_names(name, ours.state_dict()).keys() == ours.state_dict().keys()
+
+
+@pytest.mark.parametrize("depth", [16, 19])
+def test_vggs_have_the_names_of_torchvision_and_the_public_cifar_weights(depth):
+    public = getattr(torchvision.models, f"vgg{depth}_bn")(init_weights=False).features.state_dict()
+    ours = {key: value.shape for key, value in build(f"vgg{depth}-bn").state_dict().items()}
+    assert {f"features.{key}": value.shape for key, value in public.items()}.items() <= ours.items()
+    linear = [key for key in ours if key.startswith("classifier") and key.endswith("weight")]
+    assert linear == ["classifier.0.weight", "classifier.3.weight", "classifier.6.weight"]
+    assert ours["classifier.0.weight"] == (512, 512)
+
+
+def test_resnets_have_the_names_of_the_public_cifar_weights():
+    keys = build("resnet20", shortcut="B", head="fc").state_dict().keys()  # as in chenyaofo/pytorch-cifar-models
+    assert {"conv1.weight", "bn1.running_var", "layer1.0.conv2.weight", "layer2.0.downsample.0.weight"} <= keys
+    assert {"layer3.0.downsample.1.bias", "layer3.2.bn2.weight", "fc.weight"} <= keys
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])
@@ -182,8 +214,8 @@ def test_shortcut_keys_of_other_implementations_become_downsample(tmp_path):
     model = build("resnet20", 10, shortcut="B", head="fc")
     state = {"module." + k.replace(".downsample.", ".shortcut."): v for k, v in model.state_dict().items()}
     torch.save({"state_dict": state}, tmp_path / "weights.th")
-    weights = load_weights(tmp_path / "weights.th")
-    assert arguments_from_weights("resnet20", weights)["shortcut"] == "B"
+    weights = with_our_names("resnet20", load_weights(tmp_path / "weights.th"))
+    assert variant("resnet20", weights) == {"shortcut": "B", "head": "fc"}
     apply_weights(model, weights, "weights.th")
 
 
@@ -285,8 +317,8 @@ def test_gates_of_the_original_code_are_split_off(small):
 
 def test_shipped_prefold_checkpoint():
     weights, given = split_gates(load_weights(shared("models/layer-folding-prefold-resnet20.ckpt")))
-    arguments = arguments_from_weights("resnet20", weights)
-    assert arguments == {"num_classes": 10, "in_channels": 3, "shortcut": "B", "head": "fc"}
+    arguments = variant("resnet20", weights)
+    assert arguments == {"shortcut": "B", "head": "fc"}
     model = build("resnet20", **arguments)
     apply_weights(model, weights, "the checkpoint")
     assert list(given) == list(gates(linearize(model, torch.zeros(1, 3, 32, 32), gate="all")))[1:]  # not the stem's
@@ -304,15 +336,15 @@ def test_shipped_prefold_checkpoint():
 def test_public_weights_fit(name, file):
     path = shared(f"models/{file}")
     weights = load_weights(path)
-    arguments = arguments_from_weights(name, weights)
-    assert arguments == {"num_classes": 10, "in_channels": 3, "shortcut": "A", "head": "linear"}
+    arguments = variant(name, weights)
+    assert arguments == {"shortcut": "A", "head": "linear"}
     apply_weights(build(name, **arguments), weights, path)
 
 
 def test_fine_tuned_resnet20_has_its_accuracy_on_test_images():
     archive, path = shared("data/cifar10-jpeg.tar.gz"), shared("models/resnet20-cifar10-jpeg.pt")
     weights = load_weights(path)
-    model = build("resnet20", **arguments_from_weights("resnet20", weights)).eval()
+    model = build("resnet20", **variant("resnet20", weights)).eval()
     apply_weights(model, weights, path)
     images, names = [], []
     with tarfile.open(archive) as tar:

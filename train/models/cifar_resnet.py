@@ -60,7 +60,9 @@ class CifarResNet(nn.Module):
     ``shortcut`` is "A" (zero-padded) or "B" (projection); ``head`` is the classifier's name, "linear" or "fc".
     """
 
-    def __init__(self, depth: int, num_classes: int, in_channels: int = 3, shortcut: str = "A", head: str = "linear"):
+    def __init__(
+        self, depth: int, num_classes: int = 10, in_channels: int = 3, shortcut: str = "A", head: str = "linear"
+    ):
         super().__init__()
         if (depth - 2) % 6 or depth < 8:
             raise ValueError(f"depth must be 6n + 2 with n >= 1, got {depth}")

@@ -91,11 +91,20 @@ class MobileNetV2(nn.Module):
         return self.linear(self.pool(x).flatten(1))
 
 
-def mobilenetv2(num_classes: int, in_channels: int = 3) -> MobileNetV2:
-    """MobileNetV2-1.0 with 17 blocks for 32x32 images; 2.24 million parameters with 10 classes."""
-    return MobileNetV2(num_classes, in_channels, CIFAR_STAGES, stem=32, stem_stride=1, last=1280)
+def mobilenetv2(width: float, num_classes: int = 10, in_channels: int = 3) -> MobileNetV2:
+    """MobileNetV2 with 17 blocks for 32x32 images, ``width`` times the channels of the paper; at 1.0, 2.24 million
+    parameters with 10 classes."""
+    stages = tuple((expansion, scaled(channels, width), *rest) for expansion, channels, *rest in CIFAR_STAGES)
+    last = scaled(1280, max(width, 1.0))  # never fewer, as the paper says in section 5
+    return MobileNetV2(num_classes, in_channels, stages, stem=scaled(32, width), stem_stride=1, last=last)
 
 
-def mobilenetv2_digits(num_classes: int, in_channels: int = 1) -> MobileNetV2:
+def mobilenetv2_digits(num_classes: int = 10, in_channels: int = 1) -> MobileNetV2:
     """Six blocks of 16 to 32 channels for 32x32 digits: small enough to train on two CPU cores in a minute."""
     return MobileNetV2(num_classes, in_channels, DIGITS_STAGES, stem=16, stem_stride=2, last=96)
+
+
+def scaled(channels: int, width: float) -> int:
+    """``width`` times ``channels``, to a multiple of 8 and at most a tenth down, as in public weights."""
+    rounded = max(8, int(channels * width + 4) // 8 * 8)
+    return rounded if rounded >= 0.9 * channels * width else rounded + 8

@@ -2,7 +2,6 @@
 
 import os
 import pickle
-import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,9 +20,9 @@ SHOWN_KEYS = 4  # of each kind in a message about weights that do not match
 def load_weights(path: str | Path) -> dict[str, Tensor]:
     """The state dict in ``path``, on the CPU: ``.pt``, ``.pth``, ``.th`` and ``.ckpt`` (torch), or ``.safetensors``.
 
-    Unwraps ``{"state_dict": ...}`` and ``{"model": ...}``, strips the ``module.`` of DataParallel, and calls the
-    ``shortcut`` of CIFAR ResNets ``downsample``. Nothing is unpickled but tensors and plain containers
-    (``weights_only``). Raises InputError for a file that is missing, of another kind, corrupt, or holds anything else.
+    Unwraps ``{"state_dict": ...}`` and ``{"model": ...}``, and strips the ``module.`` of DataParallel. Nothing is
+    unpickled but tensors and plain containers (``weights_only``). Raises InputError for a file that is missing, of
+    another kind, corrupt, or holds anything else.
     """
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
@@ -42,46 +41,7 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
     stray = [str(key) for key, value in state.items() if not (isinstance(key, str) and isinstance(value, Tensor))]
     if stray:
         raise InputError(f"weights {path}: {_some(stray)} is not a tensor with a name; save model.state_dict()")
-    return {_renamed(key): value for key, value in state.items()}
-
-
-def split_gates(state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """The weights of the network itself, and its gates by name, as `train.gates` calls them.
-
-    The code that the authors of Layer Folding published saves the gate of the N-th activation of a ResNet's block as
-    ``layerX.Y.alphaN.alpha``. Weights without such keys have no gates.
-    """
-    weights, gates = {}, {}
-    for key, value in state_dict.items():
-        found = re.fullmatch(r"(layer\d+\.\d+)\.alpha([12])\.alpha", key)
-        if found:
-            gates[found[1] + (".relu" if found[2] == "1" else ".relu_1")] = value.item()
-        else:
-            weights[key] = value
-    return weights, gates
-
-
-def arguments_from_weights(name: str, state_dict: Mapping[str, Tensor]) -> dict[str, object]:
-    """What ``build(name, ...)`` must be given for these weights to fit: ``num_classes`` and ``in_channels``, and for
-    ResNets ``shortcut`` ("B" if any block has a projection, else "A") and ``head`` ("fc" or "linear").
-
-    Raises InputError where the weights lack the first convolution or the classifier of such a network.
-    """
-    resnet = name.startswith("resnet")
-    head = "fc" if resnet and "fc.weight" in state_dict else "linear"
-    stem = "conv1.weight" if resnet else "stem.conv.weight"
-    for key, dims in ((stem, 4), (f"{head}.weight", 2)):
-        if key not in state_dict or state_dict[key].ndim != dims:
-            found = f"shape {list(state_dict[key].shape)}" if key in state_dict else "no such key"
-            raise InputError(f"weights for model {name!r}: {key!r}: {found}; give weights of this model, or its name")
-    arguments = {
-        "num_classes": state_dict[f"{head}.weight"].shape[0],
-        "in_channels": state_dict[stem].shape[1],
-    }
-    if resnet:
-        projected = any(".downsample." in key for key in state_dict)
-        arguments |= {"shortcut": "B" if projected else "A", "head": head}
-    return arguments
+    return {key.removeprefix("module."): value for key, value in state.items()}
 
 
 def apply_weights(model: nn.Module, state_dict: Mapping[str, Tensor], path: str | Path) -> None:
@@ -106,7 +66,7 @@ def apply_weights(model: nn.Module, state_dict: Mapping[str, Tensor], path: str 
     if problems:
         raise InputError(
             f"weights {path}: do not match the model; keys {'; '.join(problems)}; "
-            "give the weights of this model, or the model of these weights"
+            "give weights of this model for as many classes, or the model of these weights"
         )
     model.load_state_dict({**own, **state_dict})
 
@@ -127,10 +87,6 @@ def _read(path: Path) -> object:
                 "save only model.state_dict()"
             ) from error
         raise InputError(f"weights {path}: corrupt or not a weights file; download or save it again") from error
-
-
-def _renamed(key: str) -> str:
-    return re.sub(r"^(layer\d+\.\d+)\.shortcut\.", r"\1.downsample.", key.removeprefix("module."))
 
 
 def _some(keys: list[str]) -> str:

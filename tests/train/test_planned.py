@@ -1,0 +1,74 @@
+import pytest
+import torch
+
+from fold import InputError, fold, hoist_padding
+from train import gates, harden, linearize
+from train.models import build
+from train.planned import names, open_gates, plan, resolve
+
+EXAMPLE = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+REMOVED = ["layer1.1.relu", "layer2.0.relu"]
+
+
+def gated():
+    torch.manual_seed(0)
+    return linearize(build("resnet20", 10), EXAMPLE).eval()
+
+
+def test_names_from_the_command_line_or_a_file(tmp_path):
+    assert names("a,b, c") == ["a", "b", "c"]
+    (tmp_path / "plan.txt").write_text("a\nb,c\n\n")
+    assert names(str(tmp_path / "plan.txt")) == ["a", "b", "c"]
+    (tmp_path / "plan.txt").write_text("\n")
+    for nothing in ("", ",", str(tmp_path / "plan.txt")):
+        with pytest.raises(InputError, match="no name in it"):
+            names(nothing)
+
+
+def test_which_gates_are_meant():
+    known = list(gates(gated()))
+    assert resolve(["all"], gated()) == known and resolve([], gated()) == []
+    assert resolve([known[4], known[1]], gated()) == [known[1], known[4]]
+    with pytest.raises(InputError, match=r"--remove layer9: there is no such gate; give names out of layer1"):
+        resolve(["layer9"], gated())
+
+
+def test_opened_it_is_what_hardening_and_hoisting_give():
+    """The same network as removing, then hoisting; and nothing is left to hoist."""
+    first = gated()
+    planned, hoisted = plan(first, REMOVED, EXAMPLE)
+    open_gates(planned, REMOVED, 1.0)
+    open_gates(first, REMOVED, 1.0)
+    expected, after = hoist_padding(harden(first), EXAMPLE)
+    assert [region.layers for region in hoisted] == [region.layers for region in after]
+    assert [region.layers for region in hoisted] == [(f"{b}.conv1", f"{b}.conv2") for b in ("layer1.1", "layer2.0")]
+    hard = harden(planned)
+    torch.testing.assert_close(planned(EXAMPLE), expected(EXAMPLE))
+    assert hoist_padding(hard, EXAMPLE)[1] == []
+    result = fold(hard, EXAMPLE)
+    assert [merge.layers for merge in result.folded] == [region.layers for region in hoisted]
+
+
+def test_closed_it_differs_at_borders_only():
+    model = gated()
+    planned = plan(model, REMOVED[:1], EXAMPLE)[0]
+    inner = [getattr(m.layer1, "1").conv2 for m in (model, planned)]
+    outputs = []
+    handles = [layer.register_forward_hook(lambda module, inputs, output: outputs.append(output)) for layer in inner]
+    model(EXAMPLE), planned(EXAMPLE)
+    for handle in handles:
+        handle.remove()
+    before, after = outputs
+    torch.testing.assert_close(before[..., 1:-1, 1:-1], after[..., 1:-1, 1:-1])
+    assert not torch.allclose(before, after)
+
+
+def test_no_gate_of_a_plan_is_learned_and_the_model_is_not_modified():
+    model = gated()
+    planned = plan(model, REMOVED, EXAMPLE)[0]
+    assert set(gates(planned)) == set(gates(model)) and len(gates(planned)) == 9
+    assert not any(gate.alpha.requires_grad for gate in gates(planned).values())
+    assert all(gate.alpha.requires_grad for gate in gates(model).values())
+    assert set(planned.state_dict()) == set(model.state_dict())
+    planned.train()(EXAMPLE).sum().backward()
+    assert all(p.grad is None for p in model.parameters())

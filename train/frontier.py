@@ -1,0 +1,124 @@
+"""Accuracy against depth over the points of a sweep: a table, sweep.csv for programs and sweep.png for people.
+
+The paper (arXiv 2106.09309) evaluates the *effective degree of non-linearity* (EDNL) of a network on a task with such
+a curve: accuracy is roughly maintained down to a certain depth, and drops below it. That depth is the EDNL.
+"""
+
+import csv
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from fold import checkpoint
+from fold.cost import depth
+from fold.files import atomic_path, write_text
+from fold.report import table
+
+STAGES = ("original", "prefold", "hardened", "hoisted", "finetuned", "folded")
+MAINTAINED = 0.01  # accuracy is maintained when no more than this fraction of images is lost; the paper gives no number
+
+
+@dataclass(frozen=True)
+class Point:
+    """What one lambda (``penalty``) gave: ``removed`` of so many ``gates``, the ``depth`` that remains in weighted
+    layers, and the ``accuracy`` after each stage of STAGES that was run."""
+
+    penalty: float
+    gates: int
+    removed: int
+    depth: int
+    accuracy: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Original:
+    """The network that all points come from: its depth in weighted layers and its accuracy."""
+
+    depth: int
+    accuracy: float
+
+
+def read(run: Path, penalty: float, named: str | None = None) -> Point:
+    """The point of ``run``, which has at least been prefolded; ``named`` is as in `fold.specs.build`.
+
+    Raises InputError for a damaged checkpoint.
+    """
+    gates = checkpoint.read(run / "prefold.safetensors")[0]["gates"]
+    stages = ("folded", "hardened", "prefold", "original")
+    last = next(path for path in (run / f"{stage}.safetensors" for stage in stages) if path.exists())
+    recipe = checkpoint.read(last)[0]
+    network = last if recipe["stage"] == "folded" else run / "original.safetensors"
+    return Point(penalty, len(gates), len(recipe.get("removed", ())), depth_of(network, named), recipe["accuracy"])
+
+
+def depth_of(path: Path, named: str | None = None) -> int:
+    """Weighted layers on the longest path through the network of a checkpoint."""
+    model, recipe = checkpoint.load(path, named)
+    return depth(model, torch.zeros(1, *recipe["input_shape"]))
+
+
+def ednl(points: list[Point], original: Original) -> int:
+    """The smallest depth at which accuracy is still maintained: that of the original network, if no point has less."""
+    kept = [point for point in points if original.accuracy - point.accuracy.get("folded", 0) < MAINTAINED + 1e-9]
+    return min([original.depth, *(point.depth for point in kept)])
+
+
+def as_text(points: list[Point], original: Original) -> str:
+    """The table, in percent, and the EDNL in a sentence."""
+    rows = [["lambda", "removed", "depth", *STAGES]]
+    for point in points:
+        percent = [f"{100 * point.accuracy[stage]:.2f}" if stage in point.accuracy else "-" for stage in STAGES]
+        rows.append([f"{point.penalty}", f"{point.removed} of {point.gates}", str(point.depth), *percent])
+    return (
+        f"accuracy in % after each stage; the original network has {original.depth} layers\n\n{table(rows)}\n\n"
+        f"effective degree of non-linearity (EDNL): {ednl(points, original)} layers, the fewest that lose "
+        f"{100 * MAINTAINED:g} point or less"
+    )
+
+
+def write_csv(path: Path, points: list[Point]) -> None:
+    """A row for each point; accuracies are fractions, empty after a stage that was not run."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ["lambda", "gates", "removed", "depth", *STAGES], restval="", lineterminator="\n")
+    writer.writeheader()
+    for point in points:
+        row = {"lambda": point.penalty, "gates": point.gates, "removed": point.removed, "depth": point.depth}
+        writer.writerow(row | {stage: point.accuracy[stage] for stage in STAGES if stage in point.accuracy})
+    write_text(path, text.getvalue())
+
+
+def draw(path: Path, points: list[Point], original: Original, title: str) -> None:
+    """The picture: accuracy against remaining depth, the original as reference, and where the EDNL is."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    folded = [(point, 100 * point.accuracy["folded"]) for point in points if "folded" in point.accuracy]
+    reference, lost = 100 * original.accuracy, 100 * MAINTAINED
+    best = {original.depth: reference}
+    for point, accuracy in folded:
+        best[point.depth] = max(accuracy, best.get(point.depth, 0))
+    knee = ednl(points, original)
+    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    axes.axhspan(reference - lost, reference, color="tab:green", alpha=0.12, lw=0, label=f"up to {lost:g} point lost")
+    axes.axvline(knee, color="tab:green", ls="--", lw=1, label=f"EDNL, {knee} layers: the fewest that lose no more")
+    axes.plot(*zip(*sorted(best.items()), strict=True), color="tab:blue", lw=1, label="best of each depth")
+    axes.scatter(
+        [point.depth for point, _ in folded], [y for _, y in folded], color="tab:blue", label="folded, with its lambda"
+    )
+    for point, accuracy in folded:
+        axes.annotate(f"λ {point.penalty:g}", (point.depth, accuracy), (5, 4), textcoords="offset points", fontsize=8)
+    axes.plot(original.depth, reference, "s", color="black", label=f"original, {reference:.2f} %")
+    axes.set_xlabel("depth that remains (weighted layers on the longest path)")
+    axes.set_ylabel("test accuracy (%)")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set_title(title, fontsize=10, loc="left")
+    axes.margins(0.08)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=120)
+    plt.close(figure)
