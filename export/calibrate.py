@@ -20,7 +20,7 @@ _CHUNK = 32  # images at a time; histograms of all their values are in memory
 
 
 def largest_values(
-    model: onnx.ModelProto, tensors: Sequence[str], images: np.ndarray, method: str = "entropy"
+    model: onnx.ModelProto, tensors: Sequence[str], images: np.ndarray, method: str = "minmax"
 ) -> dict[str, float]:
     """The absolute value up to which each of ``tensors`` is to be represented, seen on ``images`` [N,C,H,W].
 

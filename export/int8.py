@@ -22,7 +22,7 @@ _LEVELS = 127  # -128 is not used: the scale is symmetric
 
 
 def quantise(
-    model: onnx.ModelProto, images: np.ndarray, method: str = "entropy", keep: Collection[str] = ()
+    model: onnx.ModelProto, images: np.ndarray, method: str = "minmax", keep: Collection[str] = ()
 ) -> onnx.ModelProto:
     """``model`` with int8 pairs on all its layers of constant weights, calibrated on ``images`` float32 [N,C,H,W].
 
