@@ -1,9 +1,10 @@
-"""Candidate merged layers as ONNX files of one layer each, for `python -m trt_bench table` to time.
+"""Write what a plan has to know the time of, merged layers and layers as they are, as ONNX files of a few layers each.
 
-Layers of one shape take the same time, so each shape is written once; ``segments.json`` says which candidates it is.
+`python -m trt_bench table` times them. The same layers with the same shapes take the same time and are written once.
 """
 
 import hashlib
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +12,43 @@ from pathlib import Path
 import onnx
 import torch
 from torch import nn
+from tqdm import tqdm
 
 from export import metadata
 from export.lower import lower
 from export.passes import simplify
+from fold import candidates
+from fold.cli import Parser
 from fold.files import atomic_path, write_json
+from fold.network import add_named, open_network
+
+_EPILOG = """\
+examples:
+  python -m export segments runs/demo
+  python -m export segments torchvision:mobilenet_v2 --input 3 224 224 -o segments/
+
+then: python -m trt_bench table runs/demo/segments -o runs/demo/latency.csv
+Exit codes: 0 done, 1 a segment cannot be exported as asked, 2 bad input.
+"""
 
 SCHEMA = 1
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = Parser(prog="python -m export segments", description=__doc__, epilog=_EPILOG)
+    parser.add_argument("network", help="a run folder, whose original network is meant, a checkpoint, or a name")
+    parser.add_argument("--input", type=int, nargs="+", metavar="N", help="C H W of one image, for a name")
+    add_named(parser)
+    parser.add_argument("--opset", type=int, default=20, help="17 for TensorRT 8.6 (%(default)s)")
+    parser.add_argument("--batch", type=int, help="fix the batch size (default: any)")
+    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="(default: NETWORK/segments)")
+    options = parser.parse_args(arguments)
+    model, shape = open_network(options.network, options.input, options.model)
+    folder = options.output or Path(options.network) / "segments"
+    found = [Segment(*each) for each in candidates.segments(model, torch.zeros(1, *shape))]
+    bar = tqdm(found, "exporting segments", leave=False, disable=not sys.stderr.isatty())
+    index = write_segments(bar, folder, options.opset, options.batch)
+    print(f"wrote {folder}: {len(index['segments'])} segments to time")
 
 
 @dataclass(frozen=True)
@@ -32,18 +63,18 @@ class Segment:
 def write_segments(segments: Iterable[Segment], folder: Path, opset: int = 20, batch: int | None = None) -> dict:
     """Write an ONNX file for each distinct shape among ``segments`` into ``folder``, and ``segments.json`` last.
 
-    Returns the content of ``segments.json``: ``{"schema": 1, "opset", "batch", "files": [{"file", "input_shape",
-    "segments": [names]}]}``, in the order of first appearance. Files that are there already are kept, so an interrupted
-    run goes on. Raises ``InputError`` and ``CheckError`` as `lower` does.
+    Returns the content of ``segments.json``: ``{"schema": 1, "opset", "batch", "segments": [{"file", "input_shape",
+    "names"}]}``, in the order of first appearance. Files that are there already are kept, so an interrupted run goes
+    on. Raises ``InputError`` and ``CheckError`` as `lower` does.
     """
     files: dict[str, dict] = {}
     for segment in segments:
         name = f"{_signature(segment, opset, batch)}.onnx"
-        entry = files.setdefault(name, {"file": name, "input_shape": list(segment.input_shape), "segments": []})
-        entry["segments"].append(segment.name)
+        entry = files.setdefault(name, {"file": name, "input_shape": list(segment.input_shape), "names": []})
+        entry["names"].append(segment.name)
         if not (folder / name).exists():
             _write(segment, folder / name, opset, batch)
-    index = {"schema": SCHEMA, "opset": opset, "batch": batch, "files": list(files.values())}
+    index = {"schema": SCHEMA, "opset": opset, "batch": batch, "segments": list(files.values())}
     write_json(folder / "segments.json", index)
     return index
 

@@ -53,7 +53,7 @@ def candidates(model: nn.Module, example: Tensor, max_growth: float = MAX_GROWTH
     Raises:
         InputError: the network cannot be traced, does not accept ``example``, or gives more than one tensor.
     """
-    return _survey(trace(model, example), max_growth)[0]
+    return _survey(trace(model, example, share_weights=True), max_growth)[0]
 
 
 def segments(
@@ -64,13 +64,13 @@ def segments(
     Names are "st,end" for a merged layer in place of the layers st + 1 to end, and "apart st,end" for layers as they
     are in the network, of which "apart 0,N" is all of it. Arguments and errors as of `candidates`.
     """
-    for name, (span, removed) in _survey(trace(model, example), max_growth)[1].items():
+    for name, (span, removed) in _survey(trace(model, example, share_weights=True), max_growth)[1].items():
         yield name, span.module() if removed is None else span.folded(removed), span.input_shape
 
 
 def merges_of(model: nn.Module, example: Tensor, activations: Collection[str]) -> set[tuple[str, ...]]:
     """The layers of each merge that removing ``activations`` allows; arguments and errors as of `candidates`."""
-    traced = trace(model, example)
+    traced = trace(model, example, share_weights=True)
     removed = [node for node in traced.graph.nodes if is_activation(node) and node.target in activations]
     regions, _ = find_regions(traced, removed, any_padding=True)
     return {tuple(node.target for node in region.layers) for region in regions if region.removed}

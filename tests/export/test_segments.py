@@ -18,15 +18,15 @@ def test_identical_shapes_are_written_once(tmp_path, monkeypatch):
         Segment("d:e", conv(), (3, 9, 8)),
     ]
     index = write_segments(iter(found), tmp_path, opset=17, batch=2)
-    assert [(entry["input_shape"], entry["segments"]) for entry in index["files"]] == [
+    assert [(entry["input_shape"], entry["names"]) for entry in index["segments"]] == [
         ([3, 8, 8], ["a:b", "c:d"]),
         ([3, 8, 8], ["b:c"]),
         ([3, 9, 8], ["d:e"]),
     ]
     assert json.loads((tmp_path / "segments.json").read_text()) == index
-    names = [entry["file"] for entry in index["files"]]
+    names = [entry["file"] for entry in index["segments"]]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*names, "segments.json"])
-    for entry in index["files"]:
+    for entry in index["segments"]:
         model = onnx.load(tmp_path / entry["file"])
         assert [node.op_type for node in model.graph.node] == ["Conv"]
         assert [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim] == [2, *entry["input_shape"]]
