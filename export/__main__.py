@@ -12,7 +12,7 @@ import onnx
 import torch
 from torch import nn
 
-from export import metadata
+from export import metadata, segments
 from export.calibrate import METHODS
 from export.check import accuracy, check
 from export.lower import lower
@@ -32,6 +32,7 @@ examples:
   python -m export runs/demo/original.safetensors runs/demo/folded.safetensors
   python -m export runs/demo/folded.safetensors --precision fp32,fp16,int8 --data runs/demo/eval.npz
   python -m export model.onnx -o simple.onnx
+  python -m export segments runs/demo  (what a plan has to know the time of; see its --help)
 
 The first writes runs/demo/original.onnx and runs/demo/folded.onnx, the second folded.onnx, folded.fp16.onnx and
 folded.int8.onnx. What each says: nodes before and after simplifying, the smallest tolerance at which it passes the
@@ -51,6 +52,9 @@ class _Source:
 
 
 def main(arguments: list[str] | None = None) -> None:
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["segments"]:
+        return segments.main(arguments[1:])
     options = _parser().parse_args(arguments)
     targets = _targets(options.networks, options.output, options.precision)
     evalset = read_evalset(options.data) if options.data else None
