@@ -57,7 +57,8 @@ demo-stages:
 	@echo
 	@echo "files in $(RUN): original.onnx and folded.onnx to deploy, gates.png, metrics.csv, fold.json, bench.json"
 
-test: $(READY) ## all tests
+test: $(READY) ## all tests; fetches the TensorRT bindings that they check against, 30 MB
+	@$(PY) -m tests.trt_bench.bindings
 	@$(PY) -m pytest -q
 
 fuzz: $(READY) ## fold N random networks and check them; ten minutes
@@ -89,4 +90,4 @@ trt-bench: ## latency of both, interleaved: TensorRT on a GPU or Jetson, else ON
 	  -o '$(RUN)/bench.json' '$(RUN)/original.onnx' '$(RUN)/folded.onnx'
 
 clean: ## remove .venv and caches, not runs/
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis *.egg-info build
+	rm -rf $(VENV) .cache .pytest_cache .ruff_cache .hypothesis *.egg-info build

@@ -41,18 +41,26 @@ def median_interval(samples: np.ndarray, seed: int = 0) -> tuple[float, float, f
     return median, min(float(low), median), max(float(high), median)
 
 
-def summary(samples: np.ndarray, seed: int = 0) -> dict:
-    """The ``latency_ms`` object of bench.json for samples in ms."""
+def summary(samples: np.ndarray, inferences: np.ndarray | None = None, seed: int = 0) -> dict:
+    """The ``latency_ms`` object of bench.json: median and interval of ``samples``, the spread of all ``inferences``.
+
+    A sample is the median of a block of inferences (all in ms), and the blocks are equally long; so the median is never
+    above the 90th percentile of the inferences. Without ``inferences``, the samples are taken for them.
+    """
     median, low, high = median_interval(samples, seed)
+    return {"median": median, "ci95": [low, high], **spread(samples if inferences is None else inferences)}
+
+
+def spread(inferences: np.ndarray) -> dict[str, float]:
+    """Mean, range and nearest-rank percentiles."""
     return {
-        "median": median,
-        "ci95": [low, high],
-        "mean": float(np.mean(samples)),
-        "min": float(np.min(samples)),
-        "max": float(np.max(samples)),
-        "p90": percentile(samples, 90),
-        "p95": percentile(samples, 95),
-        "p99": percentile(samples, 99),
+        "mean": float(np.mean(inferences)),
+        "p50": percentile(inferences, 50),
+        "min": float(np.min(inferences)),
+        "max": float(np.max(inferences)),
+        "p90": percentile(inferences, 90),
+        "p95": percentile(inferences, 95),
+        "p99": percentile(inferences, 99),
     }
 
 
@@ -79,6 +87,21 @@ def compare(baseline: np.ndarray, candidate: np.ndarray, seed: int = 0) -> dict:
     """Speed-up of the candidate (above 1: it is faster), its 95% interval, and the verdict."""
     speedup, low, high = median_interval(paired_ratios(baseline, candidate), seed)
     return {"speedup": speedup, "ci95": [low, high], "verdict": verdict(low, high)}
+
+
+def compare_apart(baseline: np.ndarray, candidate: np.ndarray, seed: int = 0) -> dict:
+    """As `compare`, for samples of two measurements that were not interleaved: the ratio of their medians.
+
+    The interval is that of independent medians by the delta method on their bootstrap intervals, so it knows nothing of
+    what changed on the machine between the two.
+    """
+    first, *interval_a = median_interval(baseline, seed)
+    second, *interval_b = median_interval(candidate, seed)
+    ratio = first / second
+    widths = [(high - low) / 2 / median for (low, high), median in ((interval_a, first), (interval_b, second))]
+    margin = math.hypot(*widths)
+    low, high = ratio * math.exp(-margin), ratio * math.exp(margin)
+    return {"speedup": ratio, "ci95": [low, high], "verdict": verdict(low, high)}
 
 
 def variation(samples: np.ndarray) -> float:

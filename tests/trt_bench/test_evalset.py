@@ -4,7 +4,7 @@ import pytest
 from tests.trt_bench.conftest import CLASSES, evalset, save_linear
 from trt_bench import evalset as module
 from trt_bench.errors import InputError
-from trt_bench.runtimes import onnxruntime
+from trt_bench.runtimes import Options, onnxruntime
 
 
 @pytest.mark.parametrize("batch", ["N", 1, 7, 64, 100])
@@ -76,4 +76,4 @@ def test_refuses_images_of_another_network(tmp_path, changes, message):
     np.savez(tmp_path / "eval.npz", **evalset(**changes))
     path = save_linear(tmp_path / "linear.onnx", np.zeros((48, CLASSES), np.float32))
     with pytest.raises(InputError, match=message):
-        module.accuracy(onnxruntime.load(path, 1, 1), module.load(tmp_path / "eval.npz"), path)
+        module.accuracy(onnxruntime.load(path, 1, Options()), module.load(tmp_path / "eval.npz"), path)

@@ -67,19 +67,6 @@ def test_gpu_heading_names_the_board():
 
 
 @pytest.mark.parametrize(
-    ("runtime", "remedy"), [("onnxruntime", "close other programs"), ("tensorrt", "jetson_clocks")]
-)
-def test_unstable_samples_are_warned_of_with_a_remedy(runtime, remedy):
-    assert report.instability(model("m", [1.0, 1.02] * 15), runtime) == []
-    (wide,) = report.instability(model("m", [1.0, 1.5] * 15), runtime)
-    assert "warning: m: samples vary by 20%" in wide and remedy in wide and "--seconds" in wide
-    (drifting,) = report.instability(model("m", [1.0] * 15 + [1.08] * 15), runtime)
-    assert "warning: m: became 8% slower while it was timed" in drifting and remedy in drifting
-    (warming,) = report.instability(model("m", [1.08] * 15 + [1.0] * 15), runtime)
-    assert "7% faster" in warming
-
-
-@pytest.mark.parametrize(
     ("count", "text"),
     [
         (0, "0"),
