@@ -15,15 +15,17 @@ export OMP_WAIT_POLICY ?= PASSIVE
 VENV  := .venv
 PY    := $(VENV)/bin/python
 READY := $(VENV)/.ready
-# The benchmark needs numpy and a runtime only: on a board it runs with the board's own Python, without a set-up.
-BENCH := $$(test -e $(READY) && echo $(PY) || echo $(PYTHON))
+# The benchmark needs numpy and a runtime only: on a board it runs with the board's own Python, or what jetson-setup made.
+JETSON := $(HOME)/.cache/layer-folding/python/bin/python
+BENCH  := $$(test -e $(READY) && echo $(PY) || { test -x $(JETSON) && echo $(JETSON); } || echo $(PYTHON)) \
+          -m trt_bench$(if $(BOARD),.board '$(BOARD)')
 
 epochs  := $(if $(EPOCHS),--epochs $(EPOCHS))
 weights := $(if $(WEIGHTS),--weights '$(WEIGHTS)')
 lambda  := $(if $(LAMBDA),--lambda $(LAMBDA))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fuzz bench support lint prefold fold export trt-bench clean
+.PHONY: help setup demo test fuzz bench support lint prefold fold export trt-bench table jetson-setup clean
 .NOTPARALLEL:
 
 help: ## list the targets and variables
@@ -31,6 +33,7 @@ help: ## list the targets and variables
 	@echo
 	@echo "  variables, here with their values:"
 	@echo "    MODEL=$(MODEL)  DATA=$(DATA)  RUN=$(RUN)  RUNTIME=$(RUNTIME)  BATCH=$(BATCH)"
+	@echo "    BOARD=USER@HOST (trt-bench, table and jetson-setup run there, over ssh)"
 	@echo "    WEIGHTS=FILE  EPOCHS=N (0 skips training)  LAMBDA=X (depth penalty)  N=$(N) (fuzz)  PYTHON=$(PYTHON)"
 	@echo
 	@echo "  example: make prefold fold export trt-bench MODEL=resnet20 DATA=cifar10/ WEIGHTS=resnet20.pt EPOCHS=10"
@@ -86,8 +89,19 @@ export: $(READY) ## original and folded network to ONNX, each compared with PyTo
 	@$(PY) -m export --data '$(RUN)/eval.npz' '$(RUN)/original.safetensors' '$(RUN)/folded.safetensors'
 
 trt-bench: ## latency of both, interleaved: TensorRT on a GPU or Jetson, else ONNX Runtime on the CPU
-	@$(BENCH) -m trt_bench bench --runtime $(RUNTIME) --batch $(BATCH) --data '$(RUN)/eval.npz' \
+	@$(BENCH) bench --runtime $(RUNTIME) --batch $(BATCH) --data '$(RUN)/eval.npz' \
 	  -o '$(RUN)/bench.json' '$(RUN)/original.onnx' '$(RUN)/folded.onnx'
+
+table: ## latency of every segment that could be merged, for make plan; goes on where it stopped
+	@$(BENCH) table --runtime $(RUNTIME) --batch $(firstword $(BATCH)) -o '$(RUN)/latency.csv' '$(RUN)/segments'
+
+jetson-setup: ## on a Jetson, or with BOARD=user@host from here: check JetPack, add cuda-python; no PyTorch
+ifdef BOARD
+	@tar -cf - trt_bench | ssh '$(BOARD)' 'd=$$(mktemp -d) && tar -xf - -C "$$d" && cd "$$d" && \
+	  /usr/bin/python3 -m trt_bench.jetson_setup; code=$$?; rm -rf "$$d"; exit $$code'
+else
+	@$(PYTHON) -m trt_bench.jetson_setup
+endif
 
 clean: ## remove .venv and caches, not runs/
 	rm -rf $(VENV) .cache .pytest_cache .ruff_cache .hypothesis *.egg-info build

@@ -15,7 +15,7 @@ def test_accuracy_is_what_numpy_computes(tmp_path, batch):
     path = save_linear(tmp_path / "linear.onnx", weight, batch)
     inputs = (arrays["images"] / 255 - arrays["mean"].reshape(3, 1, 1)) / arrays["std"].reshape(3, 1, 1)
     expected = np.mean((inputs.reshape(len(inputs), -1) @ weight).argmax(axis=1) == arrays["labels"])
-    network = onnxruntime.load(path, 1 if batch == "N" else batch, 1)
+    network = onnxruntime.load(path, 1 if batch == "N" else batch, Options())
     assert 0 < expected < 1
     assert module.accuracy(network, module.load(tmp_path / "eval.npz"), path) == expected
 
