@@ -4,6 +4,7 @@ bindings.py fetches them (``make test`` does; by hand, ``python -m tests.trt_ben
 """
 
 import ast
+import functools
 import inspect
 import json
 import re
@@ -72,12 +73,16 @@ def environment(version):
     return bindings.environment(version)
 
 
-def looked_up(names, environment):
+@pytest.fixture(scope="module")
+def found(version, environment):
+    """The docstring in the bindings of every name that the sources or the double have; None where they lack it."""
+    names = {*used(), *double(version), *GUARDED}
     done = python("-c", LOOK_UP, json.dumps(sorted(names)), env=environment)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
+@functools.cache
 def used():
     """Dotted names below ``tensorrt`` that the sources use -> the keywords that they call them with."""
     names = {}
@@ -128,28 +133,25 @@ def test_the_sources_are_understood():
     assert len(names) > 50
 
 
-def test_every_name_exists_or_is_guarded(environment):
-    found = looked_up(used(), environment)
-    assert {name.removesuffix(".__init__") for name, text in found.items() if text is None} <= GUARDED
+def test_every_name_exists_or_is_guarded(found):
+    assert {name.removesuffix(".__init__") for name in used() if found[name] is None} <= GUARDED
 
 
-def test_every_keyword_exists(environment):
-    for name, text in looked_up(used(), environment).items():
-        for keyword in used()[name]:
-            assert re.search(rf"\b{keyword}: ", text), f"{name} takes no {keyword}"
+def test_every_keyword_exists(found):
+    for name, keywords in used().items():
+        for keyword in keywords:
+            assert re.search(rf"\b{keyword}: ", found[name]), f"{name} takes no {keyword}"
 
 
-def test_the_double_has_nothing_that_the_bindings_lack(version, environment):
+def test_the_double_has_nothing_that_the_bindings_lack(version, found):
     names = double(version)
     assert {"Builder.build_serialized_network", "IExecutionContext.profiler", "nptype"} <= set(names)
-    found = looked_up(names, environment)
-    assert [name for name, text in found.items() if text is None and name not in ("built",)] == []
+    assert [name for name in names if found[name] is None] == []
 
 
-def test_the_double_takes_the_arguments_of_the_bindings(version, environment):
+def test_the_double_takes_the_arguments_of_the_bindings(version, found):
     """pybind11 writes signatures into docstrings, some functions have several."""
     functions = {name: arguments for name, arguments in double(version).items() if arguments is not None}
-    found = looked_up(functions, environment)
     checked = 0
     for name, arguments in functions.items():
         signatures = re.findall(rf"{name.rpartition('.')[2]}\((self: .*)\) ->", found[name])
@@ -160,9 +162,8 @@ def test_the_double_takes_the_arguments_of_the_bindings(version, environment):
     assert checked > 15
 
 
-def test_what_the_sources_probe_for_is_in_the_double_where_it_is_in_the_bindings(version, environment):
-    found = looked_up(GUARDED, environment)
-    assert {name for name, text in found.items() if text is not None} == GUARDED & set(double(version))
+def test_what_the_sources_probe_for_is_in_the_double_where_it_is_in_the_bindings(version, found):
+    assert {name for name in GUARDED if found[name] is not None} == GUARDED & set(double(version))
 
 
 def test_the_progress_monitor_and_profiler_are_accepted(version, environment):
