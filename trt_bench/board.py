@@ -210,9 +210,16 @@ def _unpack(content: bytes, job: Job) -> int:
                 with files.atomic_path(target) as temporary:
                     temporary.write_bytes(data)
     cli.progress("")
-    print(texts["stdout"], end="", flush=True)
-    print(texts["stderr"], end="", file=sys.stderr)
+    print(_here(texts["stdout"], job), end="", flush=True)
+    print(_here(texts["stderr"], job), end="", file=sys.stderr)
     return int(texts["exit"])
+
+
+def _here(text: str, job: Job) -> str:
+    """What the board printed, with the files' names on this machine."""
+    for name, path in {**job.inputs, **job.outputs}.items():
+        text = text.replace(name, str(path))
+    return text
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from tests.trt_bench import fake_tensorrt
+from tests.trt_bench import fake_cuda, fake_tensorrt
 from trt_bench import __main__, binding, cli, cuda, engine
 from trt_bench.runtimes import tensorrt
 
@@ -127,7 +127,7 @@ def install(monkeypatch, tmp_path_factory):
         engine.open_engine.cache_clear()
 
     def put(version="10.3.0", broken="", graphs=True):
-        gpu = fake_tensorrt.Gpu(graphs)
+        gpu = fake_cuda.Gpu(graphs)
         module = fake_tensorrt.module(version, gpu, broken)
         monkeypatch.setitem(sys.modules, "tensorrt", module)
         monkeypatch.setattr(cuda, "available", lambda: gpu)

@@ -155,7 +155,7 @@ def test_a_lost_connection_loses_nothing(machine, segments, tmp_path, monkeypatc
         machine.start()
     done = call(machine, *command)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "6 segments, 6 of them different, 6 timed now" in done.stdout
+    assert done.stdout == f"{output}: 6 segments, 6 of them different, 6 timed now\n"
     assert output.read_text() == timed and timed.count("\n") == 7
     assert machine.jobs() == []
 

@@ -138,10 +138,10 @@ def test_a_killed_build_leaves_no_engine(tmp_path, onnx_folder):
     """Killed in the moment between writing and renaming: the next run must build again."""
     code = f"""
         import os, signal, sys
-        from tests.trt_bench import fake_tensorrt
+        from tests.trt_bench import fake_cuda, fake_tensorrt
         from trt_bench import cuda, engine
         from trt_bench.runtimes import Options
-        gpu = fake_tensorrt.Gpu()
+        gpu = fake_cuda.Gpu()
         sys.modules["tensorrt"] = fake_tensorrt.module("10.3.0", gpu)
         if sys.argv[1] == "kill":
             replace = os.replace

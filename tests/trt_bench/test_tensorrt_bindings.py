@@ -12,7 +12,7 @@ import types
 
 import pytest
 
-from tests.trt_bench import bindings, fake_tensorrt
+from tests.trt_bench import bindings, fake_cuda, fake_tensorrt
 from tests.trt_bench.conftest import ROOT, python
 
 SOURCES = [ROOT / "trt_bench" / name for name in ("binding.py", "build.py", "engine.py", "runtimes/tensorrt.py")]
@@ -109,7 +109,7 @@ def used():
 def double(version):
     """Dotted names of the double of ``version`` -> its functions' arguments, or None for what is no function."""
     found = {}
-    for name, item in vars(fake_tensorrt.module(version, fake_tensorrt.Gpu())).items():
+    for name, item in vars(fake_tensorrt.module(version, fake_cuda.Gpu())).items():
         if isinstance(item, types.FunctionType):
             found[name] = list(inspect.signature(item).parameters)
         elif isinstance(item, type):
