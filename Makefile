@@ -29,7 +29,7 @@ lambda  := $(if $(LAMBDA),--lambda $(LAMBDA))
 .NOTPARALLEL:
 
 help: ## list the targets and variables
-	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 19
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 21
 	@echo
 	@echo "  variables, here with their values:"
 	@echo "    MODEL=$(MODEL)  DATA=$(DATA)  RUN=$(RUN)  RUNTIME=$(RUNTIME)  BATCH=$(BATCH)"
