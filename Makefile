@@ -18,8 +18,10 @@ export OMP_WAIT_POLICY ?= PASSIVE
 VENV  := .venv
 PY    := $(VENV)/bin/python
 READY := $(VENV)/.ready
-# The benchmark needs numpy and a runtime only: on a board it runs with the board's own Python, without a set-up.
-BENCH := $$(test -e $(READY) && echo $(PY) || echo $(PYTHON))
+# The benchmark needs numpy and a runtime only: on a board it runs with the board's own Python, or what jetson-setup made.
+JETSON := $(HOME)/.cache/layer-folding/python/bin/python
+BENCH  := $$(test -e $(READY) && echo $(PY) || { test -x $(JETSON) && echo $(JETSON); } || echo $(PYTHON)) \
+          -m trt_bench$(if $(BOARD),.board '$(BOARD)')
 
 epochs  := $(if $(EPOCHS),--epochs $(EPOCHS))
 # A checkpoint runs code of your own (MODEL=package.module:function) only where the command names it.
@@ -31,17 +33,18 @@ budget  := $(if $(BUDGET_MS),--budget-ms $(BUDGET_MS)) $(if $(SPEEDUP),--speedup
 known   := $(if $(wildcard $(RUN)/importance.csv),--importance '$(RUN)/importance.csv')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fuzz bench support lint prefold plan fold sweep export trt-bench clean
+.PHONY: help setup demo test fuzz bench support lint prefold table plan fold sweep export trt-bench jetson-setup clean
 .NOTPARALLEL:
 
 help: ## list the targets and variables
-	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 19
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 21
 	@echo
 	@echo "  variables, here with their values:"
 	@echo "    MODEL=$(MODEL)  DATA=$(DATA)  RUN=$(RUN)  RUNTIME=$(RUNTIME)  BATCH=$(BATCH)  PRECISION=$(PRECISION)"
 	@echo "    LAMBDAS='$(LAMBDAS)'  ENGINE=$(ENGINE) (or ray)"
 	@echo "    WEIGHTS=FILE  EPOCHS=N (0 skips training)  LAMBDA=X (depth penalty)  SIZE=PIXELS  N=$(N) (fuzz)  PYTHON=$(PYTHON)"
 	@echo "    BUDGET_MS=X or SPEEDUP=S (plan)"
+	@echo "    BOARD=USER@HOST (trt-bench, table and jetson-setup run there, over ssh)"
 	@echo
 	@echo "  example: make prefold fold export trt-bench MODEL=resnet20 DATA=cifar10/ WEIGHTS=resnet20.pt EPOCHS=10"
 
@@ -67,7 +70,8 @@ demo-stages:
 	@echo
 	@echo "files in $(RUN): original.onnx and folded.onnx to deploy, gates.png, metrics.csv, fold.json, bench.json"
 
-test: $(READY) ## all tests
+test: $(READY) ## all tests; fetches the TensorRT bindings that they check against, 30 MB
+	@$(PY) -m tests.trt_bench.bindings
 	@$(PY) -m pytest -q
 
 fuzz: $(READY) ## fold N random networks and check them; ten minutes
@@ -103,8 +107,20 @@ export: $(READY) ## original and folded network to ONNX in each PRECISION, each 
 	  '$(RUN)/original.safetensors' '$(RUN)/folded.safetensors'
 
 trt-bench: ## latency of both, interleaved: TensorRT on a GPU or Jetson, else ONNX Runtime on the CPU
-	@$(BENCH) -m trt_bench bench --runtime $(RUNTIME) --batch $(BATCH) --data '$(RUN)/eval.npz' \
+	@$(BENCH) bench --runtime $(RUNTIME) --batch $(BATCH) --data '$(RUN)/eval.npz' \
 	  -o '$(RUN)/bench.json' '$(RUN)/original.onnx' '$(RUN)/folded.onnx'
 
+table: ## latency of every segment that could be merged, for make plan; goes on where it stopped
+	@test ! -e $(READY) || $(PY) -m export segments $(named) '$(RUN)'
+	@$(BENCH) table --runtime $(RUNTIME) --batch $(firstword $(BATCH)) -o '$(RUN)/latency.csv' '$(RUN)/segments'
+
+jetson-setup: ## on a Jetson, or with BOARD=user@host from here: check JetPack, add cuda-python; no PyTorch
+ifdef BOARD
+	@tar -cf - trt_bench | ssh '$(BOARD)' 'd=$$(mktemp -d) && tar -xf - -C "$$d" && cd "$$d" && \
+	  /usr/bin/python3 -m trt_bench.jetson_setup; code=$$?; rm -rf "$$d"; exit $$code'
+else
+	@$(PYTHON) -m trt_bench.jetson_setup
+endif
+
 clean: ## remove .venv and caches, not runs/
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis *.egg-info build
+	rm -rf $(VENV) .cache .pytest_cache .ruff_cache .hypothesis *.egg-info build

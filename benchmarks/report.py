@@ -19,8 +19,8 @@ def table(results: Mapping[str, Sequence[Row]]) -> str:
         for row in rows:
             baseline = next(iter(row.samples_ms.values()))
             for contender, samples in row.samples_ms.items():
-                compared = stats.compare(baseline, samples)
-                speedup = "-" if samples is baseline else _interval(compared["speedup"], *compared["ci95"], "x")
+                ratio = stats.median_interval(stats.paired_ratios(baseline, samples))
+                speedup = "-" if samples is baseline else _interval(*ratio, "x")
                 median = _interval(*stats.median_interval(samples))
                 lines.append((benchmark, row.name, contender, str(row.rounds), median, speedup))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]

@@ -20,7 +20,7 @@ def run(main: Callable[[], None]) -> int:
     except InputError as error:
         return _fail(error, 2)
     except KeyboardInterrupt:
-        return _fail("interrupted; nothing was written, start the same command again", 130)
+        return _fail("interrupted; start the same command again", 130)
     except MemoryError as error:
         return _fail(f"out of memory ({error}); give a smaller --batch", 2)
     except BrokenPipeError:  # the reader of our stdout has gone; there is nobody to tell

@@ -26,6 +26,11 @@ def available() -> "CudaPython | PyCuda":
     return gpu
 
 
+def _dotted(version: int) -> str:
+    """CUDA's 12060 as 12.6."""
+    return f"{version // 1000}.{version % 1000 // 10}"
+
+
 class CudaPython:
     """CUDA through ``cuda.bindings.runtime`` on the current GPU. Failed calls raise InputError."""
 
@@ -38,7 +43,12 @@ class CudaPython:
         status, count = runtime.cudaGetDeviceCount()
         if status != runtime.cudaError_t.cudaSuccess or count == 0:
             raise InputError(f"no GPU was found ({status.name})")
-        self.name = self._call(runtime.cudaGetDeviceProperties, 0).name.split(b"\0")[0].decode()
+        device = self._call(runtime.cudaGetDevice)
+        properties = self._call(runtime.cudaGetDeviceProperties, device)
+        self.name = properties.name.split(b"\0")[0].decode()
+        self.compute_capability = f"{properties.major}.{properties.minor}"
+        self.cuda_driver = _dotted(self._call(runtime.cudaDriverGetVersion))
+        self.pci = self._call(runtime.cudaDeviceGetPCIBusId, 32, device).split(b"\0")[0].decode()
 
     def _call(self, function: Callable, *arguments: object):
         status, *values = function(*arguments)
@@ -74,13 +84,19 @@ class CudaPython:
         """Wait for everything enqueued on ``stream``."""
         self._call(self._rt.cudaStreamSynchronize, stream)
 
-    def event(self):
-        """A new event."""
-        return self._call(self._rt.cudaEventCreate)
+    def event(self, spin: bool = False):
+        """A new event, on which `wait` spins or else gives the CPU core away."""
+        return self._call(
+            self._rt.cudaEventCreateWithFlags, self._rt.cudaEventDefault if spin else self._rt.cudaEventBlockingSync
+        )
 
     def record(self, event, stream: int) -> None:
         """Enqueue ``event``."""
         self._call(self._rt.cudaEventRecord, event, stream)
+
+    def wait(self, event) -> None:
+        """Return when ``event`` has passed."""
+        self._call(self._rt.cudaEventSynchronize, event)
 
     def elapsed_ms(self, start, stop) -> float:
         """GPU time between two events that have passed."""
@@ -111,7 +127,11 @@ class PyCuda:
             from pycuda import autoprimaryctx  # the context that TensorRT uses; pycuda gives it back at exit
         except (driver.Error, RuntimeError) as error:
             raise InputError(f"no GPU was found ({error})") from error
-        self.name = autoprimaryctx.device.name()
+        device = autoprimaryctx.device
+        self.name = device.name()
+        self.compute_capability = ".".join(map(str, device.compute_capability()))
+        self.cuda_driver = _dotted(driver.get_driver_version())
+        self.pci = device.pci_bus_id()
         self._alive: list = []
         self._streams: dict[int, object] = {}
 
@@ -142,13 +162,18 @@ class PyCuda:
         """Wait for everything enqueued on ``stream``."""
         self._streams[stream].synchronize()
 
-    def event(self):
-        """A new event."""
-        return self._driver.Event()
+    def event(self, spin: bool = False):
+        """A new event, on which `wait` spins or else gives the CPU core away."""
+        flags = self._driver.event_flags
+        return self._driver.Event(flags.DEFAULT if spin else flags.BLOCKING_SYNC)
 
     def record(self, event, stream: int) -> None:
         """Enqueue ``event``."""
         event.record(self._streams[stream])
+
+    def wait(self, event) -> None:
+        """Return when ``event`` has passed."""
+        event.synchronize()
 
     def elapsed_ms(self, start, stop) -> float:
         """GPU time between two events that have passed."""

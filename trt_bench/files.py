@@ -9,11 +9,11 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def atomic_path(path: str | Path) -> Iterator[Path]:
+def atomic_path(path: str | Path, mode: int = 0o666) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; rename it to ``path`` when the block succeeds, remove it otherwise.
 
     A reader therefore sees the old file or the new one, never a half of it, even after ``kill -9`` or a full disk.
-    The temporary file keeps the suffix of ``path``, for writers that look at it.
+    The temporary file keeps the suffix of ``path``, for writers that look at it. ``mode`` is masked as with open().
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -26,7 +26,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         umask = os.umask(0)
         os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp is owner-only; a result should be as readable as any other file
+        temporary.chmod(mode & ~umask)  # mkstemp is owner-only; a result should be as readable as any other file
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -8,7 +8,10 @@ from trt_bench.errors import InputError
 
 PREFIX = "layer_folding."
 KINDS = {"depth": int, "parameters": int, "macs": int, "accuracy": float, "precision": str}
-METADATA_PROPS = 14  # field of ModelProto; its entries have the fields 1, the key, and 2, the value
+# fields of onnx.proto
+METADATA_PROPS = 14  # of ModelProto; its entries have the fields 1, the key, and 2, the value
+GRAPH = 7  # of ModelProto
+NODE = 1  # of GraphProto; it has the fields 1, an input, 2, an output, 3, the name, and 4, the operator
 
 
 def read(path: str | Path) -> dict[str, int | float | str]:
@@ -25,6 +28,23 @@ def read(path: str | Path) -> dict[str, int | float | str]:
     except (IndexError, KeyError, ValueError) as error:
         raise InputError(f"{path}: not an ONNX file, or cut off; export it again") from error
     return {name: _value(path, name, strings[PREFIX + name]) for name in KINDS if PREFIX + name in strings}
+
+
+def producers(path: str | Path) -> dict[str, tuple[str, str, str]]:
+    """For each value that the graph of an ONNX file computes: (name, operator, first input) of the node that does."""
+    model = memoryview(Path(path).read_bytes())
+    found = {}
+    for graph in _all(model, GRAPH):
+        for node in _all(graph, NODE):
+            fields = [(field, str(content, "utf-8")) for field, content in _fields(node) if field in (1, 2, 3, 4)]
+            first = dict(reversed(fields))
+            for output in (text for field, text in fields if field == 2):
+                found[output] = (first.get(3, ""), first.get(4, ""), first.get(1, ""))
+    return found
+
+
+def _all(message: memoryview, wanted: int) -> Iterator[memoryview]:
+    return (content for field, content in _fields(message) if field == wanted)
 
 
 def _value(path: str | Path, name: str, text: str) -> int | float | str:

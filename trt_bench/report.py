@@ -1,10 +1,9 @@
 """The result as a table for people."""
 
-from trt_bench import stats
+from trt_bench import advice, device, stats
+from trt_bench.errors import InputError
 
 TITLES = {"onnxruntime": "ONNX Runtime", "tensorrt": "TensorRT"}
-UNSTABLE = 0.10
-DRIFTS = 0.05
 HEADER = [
     ("", "weighted", "", "", "", "median latency", "speed-up"),
     ("model", "layers", "parameters", "MACs", "accuracy", "ms [95% interval]", "[95% interval]"),
@@ -14,30 +13,40 @@ HEADER = [
 def table(result: dict) -> str:
     """The lines that ``bench`` and ``show`` print for the content of one bench.json."""
     comparisons = result.get("comparisons") or ([result["comparison"]] if result["comparison"] else [])
-    speedups = {comparison["candidate"]: _speedup(comparison) for comparison in comparisons}
-    rows = [*HEADER, *(_row(model, speedups.get(model["name"], "-")) for model in result["models"])]
-    notes = [_verdict(comparison) for comparison in comparisons]
-    notes += [warning for model in result["models"] for warning in instability(model, result["runtime"])]
-    return "\n".join([_heading(result), _conditions(result), "", *_aligned(rows), *([""] if notes else []), *notes])
+    lines = [_heading(result)]
+    for batch in dict.fromkeys(model["batch"] for model in result["models"]):
+        models = [model for model in result["models"] if model["batch"] == batch]
+        here = [comparison for comparison in comparisons if comparison.get("batch", batch) == batch]
+        speedups = {comparison["candidate"]: _speedup(comparison) for comparison in here}
+        rows = [*HEADER, *(_row(model, speedups.get(model["name"], "-")) for model in models)]
+        notes = [line for model in models for line in _parts(model)] + [_verdict(comparison) for comparison in here]
+        lines += [_conditions(result, batch), "", *aligned(rows), *([""] if notes else []), *notes]
+        lines += [line for model in models for line in _profile(model)]
+        lines.append("")
+    return "\n".join([*lines, *advice.warnings(result)]).rstrip("\n")
 
 
-def instability(model: dict, runtime: str) -> list[str]:
-    """Warnings about the samples of one model, each with its remedy."""
-    samples = model["samples_ms"]
-    if runtime == "tensorrt":
-        remedy = "fix the clocks (a Jetson: jetson_clocks; a GPU: nvidia-smi -lgc)"
-    else:
-        remedy = "close other programs, fix the CPU's clock or let it cool"
+def across(results: dict[str, dict], force: bool) -> list[str]:
+    """Lines that compare each network with itself in the first of ``results`` (content of bench.json by path).
+
+    Raises InputError where they were measured in different states of the device, unless ``force``.
+    """
+    (first_path, first), *others = results.items()
     lines = []
-    varies = stats.variation(samples)
-    if varies > UNSTABLE:
-        lines.append(
-            f"warning: {model['name']}: samples vary by {varies:.0%}; {remedy}, or measure with more --seconds"
-        )
-    drifts = stats.drift(samples)
-    if abs(drifts) > DRIFTS:
-        direction = "slower" if drifts > 0 else "faster"
-        lines.append(f"warning: {model['name']}: became {abs(drifts):.0%} {direction} while it was timed; {remedy}")
+    for path, other in others:
+        different = device.differences(first["device"], other["device"])
+        if different and not force:
+            raise InputError(
+                f"{path}: was not measured in the same state of the device as {first_path} ({'; '.join(different)}); "
+                "measure both in one state, or give --force"
+            )
+        lines += [f"not comparable, {text}" for text in different]
+        known = {(model["name"], model["batch"]): model["samples_ms"] for model in first["models"]}
+        for model in other["models"]:
+            if (model["name"], model["batch"]) in known:
+                compared = stats.compare_apart(known[model["name"], model["batch"]], model["samples_ms"])
+                where = f"{model['name']}, batch {model['batch']}: {path} against {first_path}"
+                lines.append(f"{where}: {_speedup(compared)}, {compared['verdict']}")
     return lines
 
 
@@ -55,21 +64,23 @@ def human(count: object) -> str:
 
 
 def _heading(result: dict) -> str:
-    device, settings = result["device"], result["settings"]
-    details = [device.get("name", "?")]
-    if device.get("board"):
-        details.append(device["board"])
+    record, settings = result["device"], result["settings"]
+    details = [record.get("name", "?")]
+    if record.get("board"):
+        details.append(record["board"])
+    if (record.get("jetson") or {}).get("nvpmodel"):
+        details.append(f"power mode {record['jetson']['nvpmodel']}")
     threads = settings.get("threads")
     if threads:
         details.append(f"{threads} thread{'s' * (threads != 1)}")
     reason = f", {result['reason']}" if result.get("reason") else ""
-    title = f"{TITLES[result['runtime']]} {device.get('runtime_version', '?')}"
-    return f"{title} on the {device.get('kind', '?').upper()} ({', '.join(details)}){reason}"
+    title = f"{TITLES[result['runtime']]} {record.get('runtime_version', '?')}"
+    return f"{title} on the {record.get('kind', '?').upper()} ({', '.join(details)}){reason}"
 
 
-def _conditions(result: dict) -> str:
+def _conditions(result: dict, batch: int) -> str:
     settings = result["settings"]
-    line = f"batch {settings.get('batch', '?')}, {settings.get('rounds', '?')} interleaved rounds"
+    line = f"batch {batch}, {settings.get('rounds', '?')} interleaved rounds"
     if any(model["accuracy"] is not None for model in result["models"]):
         return f"{line}; accuracy measured here on {settings.get('images', '?')} images"
     if any("accuracy" in model.get("network", {}) for model in result["models"]):
@@ -104,11 +115,37 @@ def _verdict(comparison: dict) -> str:
     return f"verdict: {candidate} is {verdict} than {baseline}: {_speedup(comparison)}"
 
 
+def _parts(model: dict) -> list[str]:
+    """Where the time of one inference on a GPU goes, and what it costs."""
+    parts = model.get("parts_ms")
+    lines = []
+    if parts:
+        h2d, compute, d2h, enqueue = (parts[name]["p50"] for name in ("h2d", "compute", "d2h", "enqueue"))
+        lines.append(
+            f"{model['name']}: {_ms(h2d)} ms to the GPU, {_ms(compute)} ms compute, {_ms(d2h)} ms back; "
+            f"{_ms(enqueue)} ms to launch, {_ms(model['host_ms'])} ms on the host's clock"
+        )
+    energy = model.get("energy")
+    if energy:
+        lines.append(f"{model['name']}: {energy['whole_mj']:.3g} mJ per inference ({' + '.join(energy['whole'])})")
+    return lines
+
+
+def _profile(model: dict) -> list[str]:
+    """The modules of a profile, in the order that they run."""
+    profile = model.get("profile")
+    if not profile:
+        return []
+    total = sum(profile["modules"].values()) or 1.0
+    rows = [(name, f"{_ms(ms)} ms", f"{ms / total:.1%}") for name, ms in profile["modules"].items()]
+    return ["", f"{model['name']} by module ({profile['note']}):", *aligned(rows)]
+
+
 def _ms(value: float) -> str:
     return f"{value:.{4 if value < 0.1 else 3 if value < 10 else 2 if value < 100 else 1}f}"
 
 
-def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
+def aligned(rows: list[tuple[str, ...]]) -> list[str]:
     """Columns of equal width, the first one flush left and the others flush right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]

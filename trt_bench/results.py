@@ -46,10 +46,10 @@ def validate(result: dict) -> None:
     _require(isinstance(result["models"], list) and result["models"], "no models")
     for model in result["models"]:
         _model(model)
+    names = {model["name"] for model in result["models"]}
     if result["comparison"] is None:
-        _require(len(result["models"]) == 1, "several models without a comparison")
+        _require(len(names) == 1, "several models without a comparison")
         return
-    names = [model["name"] for model in result["models"]]
     for comparison in [result["comparison"], *result.get("comparisons", [])]:
         _require(comparison["baseline"] in names and comparison["candidate"] in names, "comparison of unknown models")
         _require(_number(comparison["speedup"]) and _interval(comparison["ci95"]), "comparison without numbers")

@@ -5,7 +5,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-Repeat = Callable[[int], "float | None"]
+import numpy as np
+
+from trt_bench import trace
+
+Repeat = Callable[[int], np.ndarray]  # runs n inferences to their end and returns their trace, see trace.py
 
 WARM_UP_S = 0.2
 MIN_BLOCK_S = 0.002
@@ -15,10 +19,15 @@ MAX_SAMPLES = 1000  # about; longer measurements get longer blocks, so that benc
 
 @dataclass(frozen=True)
 class Timing:
-    """Samples of all networks, and how they were taken; a sample is the mean over a block of consecutive inferences."""
+    """What was measured of each network, in the order given, and how.
+
+    A sample is the median latency of a block of consecutive inferences, so that one interruption does not make a block
+    slow; the traces have every inference.
+    """
 
     samples_ms: list[list[float]]
-    compute_ms: list[list[float]]  # GPU time by events, empty lists on a CPU
+    host_ms: list[list[float]]  # wall time of the block on the host over its inferences, the launching included
+    traces: list[np.ndarray]
     settings: dict
 
 
@@ -27,8 +36,9 @@ def measure(
     seconds: float = 3.0,
     clock: Callable[[], int] = time.perf_counter_ns,
     progress: Callable[[str], None] = lambda text: None,
+    between: Callable[[], None] = lambda: None,
 ) -> Timing:
-    """Time ``repeats``, functions that run n inferences and return when the last one has ended, interleaved.
+    """Time ``repeats``, functions that run n inferences and return their trace when the last has ended, interleaved.
 
     A round goes through all networks and back (A B B A), one block of inferences each time. Blocks take about the same
     time for every network, and at least 2 ms. Rounds go on until every network was timed for at least ``seconds`` in
@@ -40,7 +50,8 @@ def measure(
     block_s = max(MIN_BLOCK_S, seconds / MAX_SAMPLES, *estimates_s)
     iterations = [math.ceil(block_s / estimate) for estimate in estimates_s]
     samples_ms: list[list[float]] = [[] for _ in repeats]
-    compute_ms: list[list[float]] = [[] for _ in repeats]
+    host_ms: list[list[float]] = [[] for _ in repeats]
+    traces: list[list[np.ndarray]] = [[] for _ in repeats]
     timed_s = [0.0] * len(repeats)
     there = list(range(len(repeats)))
     begin = clock()
@@ -49,13 +60,14 @@ def measure(
         for index in there + there[::-1]:
             repeats[index](1)
             start = clock()
-            gpu_ms = repeats[index](iterations[index])
+            block = repeats[index](iterations[index])
             elapsed_s = 1e-9 * (clock() - start)
             timed_s[index] += elapsed_s
-            samples_ms[index].append(1e3 * elapsed_s / iterations[index])
-            if gpu_ms is not None:
-                compute_ms[index].append(gpu_ms / iterations[index])
+            host_ms[index].append(1e3 * elapsed_s / iterations[index])
+            samples_ms[index].append(float(np.median(trace.latency(block))))
+            traces[index].append(block)
         rounds += 1
+        between()
         done = min(min(timed_s) / seconds, rounds / MIN_ROUNDS, 1.0)
         progress(f"timing, {1e-9 * (clock() - begin) * (1 / done - 1):.0f} s left")
     progress("")
@@ -67,9 +79,9 @@ def measure(
         "iterations_per_block": iterations,
         "rounds": rounds,
         "interleaving": "A B B A: each round runs all networks in order and then in reverse order",
-        "sample": "wall-clock mean of one block of consecutive inferences",
+        "sample": "median latency of one block of consecutive inferences",
     }
-    return Timing(samples_ms, compute_ms, settings)
+    return Timing(samples_ms, host_ms, [np.concatenate(blocks) for blocks in traces], settings)
 
 
 def _warm_up(repeat: Repeat, clock: Callable[[], int]) -> float:

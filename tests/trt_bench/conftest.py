@@ -8,7 +8,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from trt_bench import __main__, cli
+from tests.trt_bench import fake_cuda, fake_tensorrt
+from trt_bench import __main__, binding, cli, cuda, engine
+from trt_bench.runtimes import tensorrt
 
 ROOT = Path(__file__).parents[2]
 CLASSES = 4
@@ -36,14 +38,16 @@ def save_convs(path, convs, batch="N", size=12, metadata=None):
     nodes, weights, value, channels = [], {}, "x", 3
     for index in range(convs):
         weights[f"w{index}"] = 0.1 * rng.standard_normal((16, channels, 3, 3), np.float32)
-        nodes.append(helper.make_node("Conv", [value, f"w{index}"], [f"c{index}"], pads=[1] * 4))
-        nodes.append(helper.make_node("Relu", [f"c{index}"], [f"r{index}"]))
+        nodes.append(
+            helper.make_node("Conv", [value, f"w{index}"], [f"c{index}"], f"block.{index}.conv/Conv", pads=[1] * 4)
+        )
+        nodes.append(helper.make_node("Relu", [f"c{index}"], [f"r{index}"], f"block.{index}.act/Relu"))
         value, channels = f"r{index}", 16
     weights["fc"] = rng.standard_normal((16, CLASSES), np.float32)
     nodes += [
-        helper.make_node("GlobalAveragePool", [value], ["pooled"]),
-        helper.make_node("Flatten", ["pooled"], ["flat"]),
-        helper.make_node("MatMul", ["flat", "fc"], ["y"]),
+        helper.make_node("GlobalAveragePool", [value], ["pooled"], "pool/GlobalAveragePool"),
+        helper.make_node("Flatten", ["pooled"], ["flat"], "Flatten"),
+        helper.make_node("MatMul", ["flat", "fc"], ["y"], "fc/MatMul"),
     ]
     return save(path, nodes, weights, (batch, 3, size, size), (batch, CLASSES), metadata)
 
@@ -52,6 +56,32 @@ def save_linear(path, weight, batch="N", metadata=None):
     """A classifier of one linear layer on the flattened 3x4x4 image; ``weight`` is float32 [48, classes]."""
     nodes = [helper.make_node("Flatten", ["x"], ["flat"]), helper.make_node("MatMul", ["flat", "w"], ["y"])]
     return save(path, nodes, {"w": weight}, (batch, 3, 4, 4), (batch, weight.shape[1]), metadata)
+
+
+def save_typed(path, precision, says=None):
+    """A linear layer that the graph itself runs in fp32, fp16 or int8, and metadata that ``says`` so or otherwise."""
+    weight = np.random.default_rng(0).standard_normal((48, CLASSES), np.float32)
+    flatten = helper.make_node("Flatten", ["x"], ["flat"], "Flatten")
+    if precision == "fp32":
+        nodes, weights = [helper.make_node("MatMul", ["flat", "w"], ["y"], "fc/MatMul")], {"w": weight}
+    elif precision == "fp16":
+        nodes = [
+            helper.make_node("Cast", ["flat"], ["half"], "down/Cast", to=TensorProto.FLOAT16),
+            helper.make_node("MatMul", ["half", "w"], ["product"], "fc/MatMul"),
+            helper.make_node("Cast", ["product"], ["y"], "up/Cast", to=TensorProto.FLOAT),
+        ]
+        weights = {"w": weight.astype(np.float16)}
+    else:
+        nodes = [
+            helper.make_node("QuantizeLinear", ["flat", "scale", "zero"], ["q"], "q/QuantizeLinear"),
+            helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["d"], "d/DequantizeLinear"),
+            helper.make_node("MatMul", ["d", "w"], ["y"], "fc/MatMul"),
+        ]
+        weights = {"w": weight, "scale": np.float32(0.05), "zero": np.int8(0)}
+    metadata = {"precision": says or precision}
+    return save(
+        path, [flatten, *nodes], {k: np.asarray(v) for k, v in weights.items()}, ("N", 3, 4, 4), metadata=metadata
+    )
 
 
 def evalset(count=70, size=4, **changes):
@@ -80,6 +110,33 @@ def onnx_folder(tmp_path_factory):
 @pytest.fixture
 def no_tensorrt(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorrt", None)
+
+
+@pytest.fixture
+def install(monkeypatch, tmp_path_factory):
+    """Put a fake TensorRT on a fake GPU in place: install(version, broken="", graphs=True) -> (tensorrt, gpu).
+
+    Engines go to a cache folder of the test's own, ``install.cache``.
+    """
+    cache = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+
+    def forget():
+        tensorrt._gpu.cache_clear()
+        binding.log.cache_clear()
+        engine.open_engine.cache_clear()
+
+    def put(version="10.3.0", broken="", graphs=True):
+        gpu = fake_cuda.Gpu(graphs)
+        module = fake_tensorrt.module(version, gpu, broken)
+        monkeypatch.setitem(sys.modules, "tensorrt", module)
+        monkeypatch.setattr(cuda, "available", lambda: gpu)
+        forget()
+        return module, gpu
+
+    put.cache = cache / "layer-folding" / "engines"
+    yield put
+    forget()
 
 
 @pytest.fixture

@@ -1,142 +1,191 @@
-"""What the TensorRT runtime uses of ``tensorrt`` and of trt_bench.cuda, on the CPU: engines run in ONNX Runtime.
+"""What trt_bench uses of ``tensorrt``, on the CPU: engines run in ONNX Runtime.
 
-It lets the logic of the runtime be tested without a GPU. That the real bindings have each of these names is tested in
-test_tensorrt_bindings.py.
+It carries the logic from building to timing without a GPU. That the real bindings of each version have every name and
+argument here, and lack what this lacks on purpose, is tested in test_tensorrt_bindings.py.
 """
 
 import enum
+import json
 import types
 
 import numpy as np
+import onnx
 import onnxruntime
 
-
-class Gpu:
-    """A GPU whose addresses are keys of ``memory``, and that logs what was enqueued."""
-
-    name = "fake GPU"
-
-    def __init__(self, graphs=True):
-        self.graphs = graphs
-        self.memory = {}
-        self.log = []
-
-    def malloc(self, size):
-        self.memory[len(self.memory) + 1] = bytes(size)
-        return len(self.memory)
-
-    def pinned(self, shape, dtype):
-        return np.zeros(shape, dtype)
-
-    def stream(self):
-        return 7
-
-    def to_device(self, address, source, stream):
-        self.log.append("to_device")
-        self.memory[address] = source.tobytes()
-
-    def to_host(self, target, address, stream):
-        self.log.append("to_host")
-        target[...] = np.frombuffer(self.memory[address], target.dtype).reshape(target.shape)
-
-    def synchronize(self, stream):
-        self.log.append("synchronize")
-
-    def event(self):
-        return object()
-
-    def record(self, event, stream):
-        self.log.append("record")
-
-    def elapsed_ms(self, start, stop):
-        return 0.25
-
-    def capture(self, enqueue, stream):
-        return enqueue
+DLA_CORES = 2
+# What each layer of an engine shows in the inspector, by version of its prose.
+FORMATS = {
+    8: {"fp32": "Row major linear FP32", "fp16": "Row major linear FP16 format", "int8": "Row major Int8 format"},
+    10: {"fp32": "Float", "fp16": "Half", "int8": "Int8"},
+}
 
 
 def module(version, gpu, broken=""):
-    """A ``tensorrt`` of ``version`` on ``gpu``; ``broken`` is what fails: Builder, build, deserialize or execute."""
-    typed = int(version.split(".")[0]) >= 10
-    flags = {"STRONGLY_TYPED": 1} if typed else {"EXPLICIT_BATCH": 0}
+    """A ``tensorrt`` of ``version`` on ``gpu``.
+
+    ``broken`` is what fails: Builder, build, deserialize, context, execute, type (of an output), or precision (the
+    engine runs in FP32 whatever it was asked).
+    """
+    major = int(version.split(".")[0])
     trt = types.ModuleType("tensorrt")
     trt.__version__ = version
-    trt.NetworkDefinitionCreationFlag = enum.IntEnum("NetworkDefinitionCreationFlag", flags)
-    trt.BuilderFlag = enum.Enum("BuilderFlag", [] if typed else ["FP16", "INT8", "FP8"])
+    creation = {8: ["EXPLICIT_BATCH"], 10: ["EXPLICIT_BATCH", "STRONGLY_TYPED"], 11: ["STRONGLY_TYPED"]}[major]
+    flags = {8: ["FP16", "INT8", "FP8"], 10: ["FP16", "BF16", "INT8", "FP8"], 11: []}[major]
+    trt.NetworkDefinitionCreationFlag = enum.IntEnum("NetworkDefinitionCreationFlag", creation, start=0)
+    trt.BuilderFlag = enum.Enum("BuilderFlag", [*flags, "GPU_FALLBACK", "TF32"])
     trt.TensorIOMode = enum.Enum("TensorIOMode", ["INPUT", "OUTPUT"])
-    trt.DataType = enum.Enum("DataType", ["FLOAT", "BF16"])
-    trt.built = []  # creation flags and builder flags of each network
+    trt.DataType = enum.Enum("DataType", ["FLOAT", "INT32"])
+    trt.MemoryPoolType = enum.Enum("MemoryPoolType", ["WORKSPACE"])
+    trt.ProfilingVerbosity = enum.Enum("ProfilingVerbosity", ["DETAILED", "LAYER_NAMES_ONLY"])
+    trt.LayerInformationFormat = enum.Enum("LayerInformationFormat", ["JSON", "ONELINE"])
+    trt.DeviceType = enum.Enum("DeviceType", ["GPU", "DLA"])
+    trt.built = []  # of each engine: creation flags, builder flags, and the config
 
-    def nptype(dtype):
-        if dtype is trt.DataType.FLOAT:
+    def nptype(trt_type):
+        if trt_type is trt.DataType.FLOAT:
             return np.float32
         raise TypeError("Could not resolve TensorRT datatype to an equivalent numpy datatype.")
 
     class ILogger:
         Severity = enum.Enum("Severity", ["INTERNAL_ERROR", "ERROR", "WARNING"])
 
+    class IProfiler:
+        pass
+
+    class IProgressMonitor:
+        pass
+
+    class IOptimizationProfile:
+        __slots__ = ("_shapes",)
+
+        def set_shape(self, input, min, opt, max):
+            self._shapes = (tuple(min), tuple(opt), tuple(max))
+
+    class ITimingCache:
+        def __init__(self, content):
+            self._content = content
+
+        def serialize(self):
+            return memoryview(self._content or f"timing cache of {version}".encode())
+
+    class IBuilderConfig:
+        __slots__ = (
+            *("profiling_verbosity", "builder_optimization_level", "default_device_type", "DLA_core"),
+            *(("progress_monitor",) if major >= 10 else ()),
+            *("_flags", "_profiles", "_pools", "_cache"),
+        )
+
+        def __init__(self):
+            self._flags, self._profiles, self._pools, self._cache = set(), [], {}, None
+
+        def set_flag(self, flag):
+            self._flags.add(flag.name)
+
+        def set_memory_pool_limit(self, pool, pool_size):
+            self._pools[pool.name] = pool_size
+
+        def create_timing_cache(self, serialized_timing_cache):
+            content = bytes(serialized_timing_cache)
+            return ITimingCache(content) if content in (b"", f"timing cache of {version}".encode()) else None
+
+        def set_timing_cache(self, cache, ignore_mismatch):
+            self._cache = cache
+            return True
+
+        def add_optimization_profile(self, profile):
+            self._profiles.append(profile)
+            return len(self._profiles) - 1
+
+    class INetworkDefinition:
+        def __init__(self, flags):
+            self._flags, self._onnx, self._inputs = flags, b"", []
+
+        num_inputs = property(lambda self: len(self._inputs))
+
+        def get_input(self, index):
+            return self._inputs[index]
+
     class Builder:
-        def __init__(self, log):
-            self.log = log
+        num_DLA_cores = DLA_CORES
+
+        def __init__(self, logger):
+            self._log = logger
             if broken == "Builder":
-                log.log(ILogger.Severity.ERROR, "CUDA error 35")
+                logger.log(ILogger.Severity.ERROR, "CUDA error 35")
                 raise TypeError("pybind11::init(): factory function returned nullptr")
 
-        def create_network(self, flags):
-            return types.SimpleNamespace(flags=flags)
+        def create_network(self, flags=0):
+            return INetworkDefinition(flags)
 
         def create_builder_config(self):
-            chosen = set()
-            return types.SimpleNamespace(
-                flags=chosen, set_flag=chosen.add, add_optimization_profile=lambda profile: None
-            )
+            return IBuilderConfig()
 
         def create_optimization_profile(self):
-            return types.SimpleNamespace(set_shape=lambda name, low, best, high: None)
+            return IOptimizationProfile()
 
         def build_serialized_network(self, network, config):
-            trt.built.append((network.flags, {flag.name for flag in config.flags}))
+            trt.built.append((network._flags, set(config._flags), config))
+            monitor = getattr(config, "progress_monitor", None)
+            if monitor is not None:
+                monitor.phase_start("Building", None, 2)
+                assert monitor.step_complete("Building", 1)
+                monitor.phase_finish("Building")
             if broken == "build":
-                self.log.log(ILogger.Severity.ERROR, "no kernel")
-                self.log.log(ILogger.Severity.WARNING, "slow")
-            return None if broken == "build" else network.path
+                self._log.log(ILogger.Severity.ERROR, "no kernel")
+                self._log.log(ILogger.Severity.WARNING, "slow")
+                return None
+            typed = "STRONGLY_TYPED" in creation and network._flags >> trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED
+            header = {
+                "version": version,
+                "shapes": [profile._shapes[1] for profile in config._profiles],
+                "allowed": None if typed else sorted(config._flags),
+            }
+            return memoryview(b"plan" + json.dumps(header).encode() + b"\n" + network._onnx)
 
     class OnnxParser:
         num_errors = 1
 
-        def __init__(self, network, log):
-            self.network = network
+        def __init__(self, network, logger):
+            self._network = network
 
-        def parse_from_file(self, path):
+        def parse(self, model, path=None):
             try:
-                session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-            except Exception:
+                inputs = _session(model).get_inputs()
+            except Exception:  # whatever ONNX Runtime makes of it
                 return False
-            inputs = session.get_inputs()
-            tensors = [
-                types.SimpleNamespace(name=node.name, dtype=trt.DataType.FLOAT, shape=[-1, *node.shape[1:]])
+            self._network._onnx = bytes(model)
+            self._network._inputs = [
+                types.SimpleNamespace(
+                    name=node.name,
+                    dtype=trt.DataType.FLOAT,
+                    shape=[axis if isinstance(axis, int) else -1 for axis in node.shape],
+                )
                 for node in inputs
             ]
-            self.network.path = path
-            self.network.num_inputs = len(inputs)
-            self.network.get_input = tensors.__getitem__
             return True
 
         def get_error(self, index):
             return types.SimpleNamespace(desc=lambda: "bad node")
 
     class Runtime:
-        def __init__(self, log):
-            self.log = log
+        DLA_core = -1
 
-        def deserialize_cuda_engine(self, plan):
-            return None if broken == "deserialize" else Engine(plan)
+        def __init__(self, logger):
+            self._log = logger
 
-    class Engine:
+        def deserialize_cuda_engine(self, serialized_engine):
+            content = bytes(serialized_engine)
+            header, _, model = content[4:].partition(b"\n")
+            if broken == "deserialize" or content[:4] != b"plan" or json.loads(header)["version"] != version:
+                self._log.log(ILogger.Severity.ERROR, "not a plan of this version")
+                return None
+            return ICudaEngine(json.loads(header), model)
+
+    class ICudaEngine:
+        def __init__(self, header, model):
+            self._header, self._model, self._session = header, model, _session(model)
+
         num_io_tensors = 2
-
-        def __init__(self, path):
-            self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
         def get_tensor_name(self, index):
             return "xy"[index]
@@ -145,31 +194,101 @@ def module(version, gpu, broken=""):
             return {"x": trt.TensorIOMode.INPUT, "y": trt.TensorIOMode.OUTPUT}[name]
 
         def get_tensor_dtype(self, name):
-            return trt.DataType.BF16 if broken == "type" and name == "y" else trt.DataType.FLOAT
-
-        def create_execution_context(self):
-            return Context(self.session)
-
-    class Context:
-        def __init__(self, session):
-            self.session = session
-            self.addresses = {}
-
-        def set_input_shape(self, name, shape):
-            self.shape = shape
+            return trt.DataType.INT32 if broken == "type" and name == "y" else trt.DataType.FLOAT
 
         def get_tensor_shape(self, name):
-            return self.shape if name == "x" else (self.shape[0], *self.session.get_outputs()[0].shape[1:])
+            return [-1, *self._session.get_inputs()[0].shape[1:]]
 
-        def set_tensor_address(self, name, address):
-            self.addresses[name] = address
+        def create_execution_context(self):
+            return None if broken == "context" else IExecutionContext(self)
 
-        def execute_async_v3(self, stream):
-            gpu.log.append("execute")
-            images = np.frombuffer(gpu.memory[self.addresses["x"]], np.float32).reshape(self.shape)
-            gpu.memory[self.addresses["y"]] = self.session.run(None, {"x": images})[0].tobytes()
-            return broken != "execute"
+        def create_engine_inspector(self):
+            return EngineInspector(self)
 
-    for item in (nptype, ILogger, Builder, OnnxParser, Runtime):
+    class EngineInspector:
+        def __init__(self, engine):
+            self._engine = engine
+
+        def get_engine_information(self, format):
+            layers = [
+                {
+                    "Name": node.name,
+                    "LayerType": "CaskConvolution",
+                    "Inputs": [{"Format/Datatype": FORMATS[min(major, 10)][precision]}],
+                    "Outputs": [{"Format/Datatype": FORMATS[min(major, 10)][precision]}],
+                    "Metadata": f"[ONNX Layer: {node.name}]",
+                }
+                for node, precision in _precisions(self._engine)
+            ]
+            return json.dumps({"Layers": layers, "Bindings": ["x", "y"]})
+
+    def _precisions(engine):
+        """The nodes of a network and what they run in: as typed, or as the flags allow."""
+        allowed = engine._header["allowed"]
+        types_of = _types(engine._model)
+        for node in onnx.load_from_string(engine._model).graph.node:
+            runs = "fp16" if allowed and "FP16" in allowed else types_of[node.name]
+            if broken == "precision" or (allowed is not None and runs.upper() not in allowed):
+                runs = "fp32"
+            yield node, runs
+
+    class IExecutionContext:
+        __slots__ = ("_addresses", "_batch", "_engine", "_shape", "profiler")
+
+        def __init__(self, engine):
+            self._engine, self._addresses, self._batch = engine, {}, engine._header["shapes"][0][0]
+            self.profiler = None
+
+        def set_optimization_profile_async(self, profile_index, stream_handle):
+            self._batch = self._engine._header["shapes"][profile_index][0]
+            return True
+
+        def set_input_shape(self, name, shape):
+            self._shape = tuple(shape)
+            return self._shape[0] == self._batch
+
+        def get_tensor_shape(self, name):
+            outputs = self._engine._session.get_outputs()[0].shape[1:]
+            return self._shape if name == "x" else (self._shape[0], *outputs)
+
+        def set_tensor_address(self, name, memory):
+            self._addresses[name] = memory
+            return True
+
+        def execute_async_v3(self, stream_handle):
+            gpu._enqueue("execute")
+            images = np.frombuffer(gpu.memory[self._addresses["x"]], np.float32).reshape(self._shape)
+            gpu.memory[self._addresses["y"]] = self._engine._session.run(None, {"x": images})[0].tobytes()
+            for node, _ in _precisions(self._engine) if self.profiler else ():
+                self.profiler.report_layer_time(node.name, 0.125)
+            return broken != "execute" and self._shape[0] == self._batch
+
+    public = [
+        nptype,
+        ILogger,
+        IProfiler,
+        IOptimizationProfile,
+        ITimingCache,
+        IBuilderConfig,
+        INetworkDefinition,
+        Builder,
+    ]
+    public += [OnnxParser, Runtime, ICudaEngine, EngineInspector, IExecutionContext]
+    for item in [*public, *([IProgressMonitor] if major >= 10 else [])]:
         setattr(trt, item.__name__, item)
     return trt
+
+
+def _session(model):
+    return onnxruntime.InferenceSession(bytes(model), providers=["CPUExecutionProvider"])
+
+
+def _types(model):
+    """fp32, fp16 or int8 for each node: by the types that the graph gives what it computes."""
+    graph = onnx.shape_inference.infer_shapes(onnx.load_from_string(model)).graph
+    halves = {value.name for value in graph.value_info if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT16}
+    quantised = {node.output[0] for node in graph.node if node.op_type == "DequantizeLinear"}
+    return {
+        node.name: "int8" if quantised & set(node.input) else "fp16" if halves & set(node.output) else "fp32"
+        for node in graph.node
+    }

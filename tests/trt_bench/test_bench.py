@@ -5,10 +5,17 @@ import pytest
 from onnx import helper
 
 from tests.trt_bench.conftest import CLASSES, evalset, save, save_convs, save_linear
-from trt_bench import results, runtimes
-from trt_bench.bench import bench
+from trt_bench import report, results, runtimes
+from trt_bench.bench import Bench
+from trt_bench.bench import bench as bench_and_trace
 from trt_bench.errors import CheckError
-from trt_bench.runtimes import onnxruntime
+from trt_bench.runtimes import Options, onnxruntime
+
+
+def bench(paths, runtime, threads=1, batches=(1,), **what):
+    result, traces = bench_and_trace(paths, runtime, "", Options(batches, threads), Bench(**what))
+    assert len(traces) == len(result["models"])
+    return result
 
 
 @pytest.fixture(scope="module")
@@ -30,13 +37,38 @@ def test_more_convolutions_are_slower(onnx_folder):
 
 def test_result_follows_the_schema(result):
     results.validate(result)
-    assert list(result["comparison"]) == ["baseline", "candidate", "speedup", "ci95", "verdict"]
+    assert list(result["comparison"]) == ["baseline", "candidate", "speedup", "ci95", "verdict", "batch"]
     assert [(entry["name"], entry["precision"], entry["batch"]) for entry in result["models"]] == [
         ("deep", "fp32", 1),
         ("shallow", "unknown", 1),
     ]
     assert result["models"][0]["network"]["depth"] == 9
-    assert result["settings"]["threads"] == 1 and result["settings"]["input_shape"] == [1, 3, 12, 12]
+    assert result["settings"]["threads"] == 1 and result["models"][0]["input_shape"] == [1, 3, 12, 12]
+    assert result["models"][0]["parts_ms"] is None and result["models"][0]["energy"] is None
+
+
+def test_a_list_of_batches_is_timed_and_compared_for_each(onnx_folder):
+    paths = [onnx_folder / "deep.onnx", onnx_folder / "shallow.onnx"]
+    result = bench(paths, onnxruntime, seconds=0.05, batches=(1, 3))
+    results.validate(result)
+    assert [(entry["name"], entry["batch"]) for entry in result["models"]] == [
+        ("deep", 1),
+        ("shallow", 1),
+        ("deep", 3),
+        ("shallow", 3),
+    ]
+    assert [entry["batch"] for entry in result["comparisons"]] == [1, 3]
+    assert "\nbatch 1, " in report.table(result) and "\nbatch 3, " in report.table(result)
+
+
+def test_profile_names_the_modules_of_the_export(onnx_folder):
+    result = bench([onnx_folder / "deep.onnx"], onnxruntime, seconds=0.02, profile=True)
+    profile = result["models"][0]["profile"]
+    assert profile["runs"] == 50
+    modules = " ".join(profile["modules"])
+    assert all(f"block.{index}.conv + block.{index}.act" in modules for index in range(8)), modules
+    assert "fc" in profile["modules"]
+    assert profile["modules"]["fc"] > 0
 
 
 def test_every_candidate_is_compared_with_the_first(onnx_folder, tmp_path):
@@ -73,7 +105,7 @@ def test_idle_threads_of_a_network_do_not_spin(tmp_path):
     """Otherwise they would take the core away from the network that is timed next."""
     if onnxruntime.host.cores() < 2:
         pytest.skip("needs two cores")
-    network = onnxruntime.load(save_convs(tmp_path / "x.onnx", 4, size=32), 1, 2)
+    network = onnxruntime.load(save_convs(tmp_path / "x.onnx", 4, size=32), 1, Options(threads=2))
     network.bind(np.ones(network.input_shape, np.float32))
     network.repeat(20)
     before = time.process_time()

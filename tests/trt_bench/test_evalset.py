@@ -4,7 +4,7 @@ import pytest
 from tests.trt_bench.conftest import CLASSES, evalset, save_linear
 from trt_bench import evalset as module
 from trt_bench.errors import InputError
-from trt_bench.runtimes import onnxruntime
+from trt_bench.runtimes import Options, onnxruntime
 
 
 @pytest.mark.parametrize("batch", ["N", 1, 7, 64, 100])
@@ -15,7 +15,7 @@ def test_accuracy_is_what_numpy_computes(tmp_path, batch):
     path = save_linear(tmp_path / "linear.onnx", weight, batch)
     inputs = (arrays["images"] / 255 - arrays["mean"].reshape(3, 1, 1)) / arrays["std"].reshape(3, 1, 1)
     expected = np.mean((inputs.reshape(len(inputs), -1) @ weight).argmax(axis=1) == arrays["labels"])
-    network = onnxruntime.load(path, 1 if batch == "N" else batch, 1)
+    network = onnxruntime.load(path, 1 if batch == "N" else batch, Options())
     assert 0 < expected < 1
     assert module.accuracy(network, module.load(tmp_path / "eval.npz"), path) == expected
 
@@ -76,4 +76,4 @@ def test_refuses_images_of_another_network(tmp_path, changes, message):
     np.savez(tmp_path / "eval.npz", **evalset(**changes))
     path = save_linear(tmp_path / "linear.onnx", np.zeros((48, CLASSES), np.float32))
     with pytest.raises(InputError, match=message):
-        module.accuracy(onnxruntime.load(path, 1, 1), module.load(tmp_path / "eval.npz"), path)
+        module.accuracy(onnxruntime.load(path, 1, Options()), module.load(tmp_path / "eval.npz"), path)

@@ -22,9 +22,9 @@ def test_table_says_everything_about_every_network():
     assert lines[0] == "ONNX Runtime 1.32.0 on the CPU (Cortex, 1 thread), because TensorRT is not installed"
     assert lines[1] == "batch 1, 10 interleaved rounds; accuracy as recorded at export"
     rows = {line.split()[0]: " ".join(line.split()[1:]) for line in lines if line.startswith(("original", "folded"))}
-    assert rows["original"] == "20 270 k 40.8 M 92.13% 2.005 [2.000, 2.010] -"
-    assert rows["folded"] == "14 270 k 40.8 M 92.13% 1.005 [1.000, 1.010] 1.995x [1.995, 1.995]"
-    assert lines[-1] == "verdict: folded is faster than original: 1.995x [1.995, 1.995]"
+    assert rows["original"] == "20 270 k 40.8 M 92.13% 2.005 [1.990, 2.020] -"
+    assert rows["folded"] == "14 270 k 40.8 M 92.13% 1.005 [0.996, 1.014] 1.995x [1.975, 2.015]"
+    assert lines[-1] == "verdict: folded is faster than original: 1.995x [1.975, 2.015]"
     assert len({len(line) for line in lines[4:7]}) == 1
 
 
@@ -64,19 +64,6 @@ def test_gpu_heading_names_the_board():
     assert report.table(result).startswith(
         "TensorRT 10.3.0 on the GPU (Orin, NVIDIA Jetson Orin Nano), because TensorRT finds a GPU\n"
     )
-
-
-@pytest.mark.parametrize(
-    ("runtime", "remedy"), [("onnxruntime", "close other programs"), ("tensorrt", "jetson_clocks")]
-)
-def test_unstable_samples_are_warned_of_with_a_remedy(runtime, remedy):
-    assert report.instability(model("m", [1.0, 1.02] * 15), runtime) == []
-    (wide,) = report.instability(model("m", [1.0, 1.5] * 15), runtime)
-    assert "warning: m: samples vary by 20%" in wide and remedy in wide and "--seconds" in wide
-    (drifting,) = report.instability(model("m", [1.0] * 15 + [1.08] * 15), runtime)
-    assert "warning: m: became 8% slower while it was timed" in drifting and remedy in drifting
-    (warming,) = report.instability(model("m", [1.08] * 15 + [1.0] * 15), runtime)
-    assert "7% faster" in warming
 
 
 @pytest.mark.parametrize(

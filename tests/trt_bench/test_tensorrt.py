@@ -1,36 +1,20 @@
-"""The logic of the TensorRT runtime, with TensorRT and CUDA played by fake_tensorrt."""
+"""The TensorRT runtime from file to latency, with TensorRT and CUDA played by fake_tensorrt."""
 
+import json
 import sys
 
 import numpy as np
 import pytest
 
-from tests.trt_bench import fake_tensorrt
-from tests.trt_bench.conftest import CLASSES, evalset, save_convs, save_linear
-from trt_bench import cuda, results
-from trt_bench.errors import InputError
-from trt_bench.runtimes import choose, onnxruntime, tensorrt
+from tests.trt_bench.conftest import CLASSES, evalset, save_convs, save_linear, save_typed
+from trt_bench import cuda, results, trace
+from trt_bench.errors import CheckError, InputError
+from trt_bench.runtimes import Options, choose, onnxruntime, tensorrt
+
+VERSIONS = ["8.6.1", "10.3.0", "11.4.0.106"]
 
 
-@pytest.fixture
-def install(monkeypatch):
-    """Put a fake TensorRT on a fake GPU in place: install(version, broken="", graphs=True) -> (tensorrt, gpu)."""
-
-    def put(version="10.3.0", broken="", graphs=True):
-        gpu = fake_tensorrt.Gpu(graphs)
-        module = fake_tensorrt.module(version, gpu, broken)
-        monkeypatch.setitem(sys.modules, "tensorrt", module)
-        monkeypatch.setattr(cuda, "available", lambda: gpu)
-        tensorrt._gpu.cache_clear()
-        tensorrt._log.cache_clear()
-        return module, gpu
-
-    yield put
-    tensorrt._gpu.cache_clear()
-    tensorrt._log.cache_clear()
-
-
-@pytest.mark.parametrize("version", ["8.6.1", "10.3.0", "11.4.0.106"])
+@pytest.mark.parametrize("version", VERSIONS)
 def test_bench_from_end_to_end(install, run, onnx_folder, tmp_path, version):
     install(version)
     np.savez(tmp_path / "eval.npz", **evalset(size=12))
@@ -39,48 +23,109 @@ def test_bench_from_end_to_end(install, run, onnx_folder, tmp_path, version):
     code, out, err = run("bench", *networks, "--data", tmp_path / "eval.npz", "-o", output, "--seconds", "0.05")
     assert (code, err) == (0, "")
     assert out.startswith(f"TensorRT {version} on the GPU (fake GPU), because TensorRT finds a GPU\n")
+    assert "deep: 0.0100 ms to the GPU, 0.250 ms compute, 0.0050 ms back; " in out
     result = results.load(output)
     assert result["runtime"] == "tensorrt"
-    assert result["models"][0]["compute_ms"]["median"] == 0.25
+    deep = result["models"][0]
+    assert deep["latency_ms"]["median"] == pytest.approx(0.265)
+    assert deep["parts_ms"]["compute"]["p99"] == pytest.approx(0.25)
+    assert deep["engine"]["layers_by_precision"] == {"fp32": 19}
     assert result["settings"]["cuda_graph"] and result["settings"]["threads"] is None
-    reference = onnxruntime.load(networks[0], 1, 1).infer
+    reference = onnxruntime.load(networks[0], 1, Options()).infer
     images = np.ones((1, 3, 12, 12), np.float32)
-    np.testing.assert_array_equal(tensorrt.load(networks[0], 1, 1).infer(images), reference(images))
+    np.testing.assert_array_equal(tensorrt.load(networks[0], 1, Options()).infer(images), reference(images))
 
 
 @pytest.mark.parametrize("graphs", [True, False])
 def test_one_inference_is_copy_compute_copy_wait(install, graphs, tmp_path):
     _, gpu = install(graphs=graphs)
-    network = tensorrt.load(save_linear(tmp_path / "x.onnx", np.ones((48, CLASSES), np.float32)), 5, 1)
+    network = tensorrt.load(save_linear(tmp_path / "x.onnx", np.ones((48, CLASSES), np.float32)), 5, Options((5,)))
     assert network.input_shape == (5, 3, 4, 4) and network.eval_batch == 5
+    assert network.settings["cuda_graph"] is graphs is ("capture" in gpu.log)
     gpu.log.clear()
-    assert network.repeat(3) == 0.75
-    assert gpu.log == ["to_device", "record", "execute", "record", "to_host", "synchronize"] * 3
+    stamps = network.repeat(3)
+    assert gpu.log == ["wait", *["to_device", "execute", "to_host", "wait"] * 3]
+    assert {name: trace.part(stamps, name).round(9).tolist() for name in ("h2d", "compute", "d2h")} == {
+        "h2d": [0.01] * 3,
+        "compute": [0.25] * 3,
+        "d2h": [0.005] * 3,
+    }
+    assert (trace.part(stamps, "enqueue") > 0).all() and (np.diff(stamps[:, 2]) > 0).all()
+
+
+def test_what_is_switched_off_is_not_done_and_recorded(install, tmp_path):
+    _, gpu = install()
+    options = Options(cuda_graph=False, transfers=False, spin_wait=True)
+    network = tensorrt.load(save_linear(tmp_path / "x.onnx", np.ones((48, CLASSES), np.float32)), 1, options)
+    settings = {name: network.settings[name] for name in ("cuda_graph", "transfers", "spin_wait")}
+    assert settings == {"cuda_graph": False, "transfers": False, "spin_wait": True}
+    network.bind(np.ones((1, 3, 4, 4), np.float32))
+    gpu.log.clear()
+    assert trace.latency(network.repeat(2)).round(9).tolist() == [0.25] * 2
+    assert "to_device" not in gpu.log and "to_host" not in gpu.log and "capture" not in gpu.log
+    np.testing.assert_allclose(network.infer(np.ones((1, 3, 4, 4), np.float32)), 48)
+
+
+def test_a_list_of_batches_is_one_engine_with_a_profile_for_each(install, run, tmp_path, onnx_folder):
+    module, _ = install()
+    output = tmp_path / "bench.json"
+    code, out, _ = run("bench", onnx_folder / "shallow.onnx", "--batch", 1, 8, 4, "--seconds", 0.02, "-o", output)
+    assert code == 0
+    assert [line.split(",")[0] for line in out.splitlines() if line.startswith("batch")] == [
+        "batch 1",
+        "batch 8",
+        "batch 4",
+    ]
+    assert [(m["batch"], m["input_shape"][0]) for m in results.load(output)["models"]] == [(1, 1), (8, 8), (4, 4)]
+    (built,) = module.built
+    assert [profile._shapes[0][0] for profile in built[2]._profiles] == [1, 8, 4]
 
 
 @pytest.mark.parametrize(
-    ("version", "precision", "network_flags", "builder_flags"),
+    ("version", "precision", "typed", "builder_flags"),
     [
-        ("8.6.1", "fp32", 1, set()),
-        ("8.6.1", "fp16", 1, {"FP16"}),
-        ("8.6.1", "int8", 1, {"INT8"}),
-        ("8.6.1", None, 1, set()),
-        ("10.3.0", "fp16", 2, set()),
-        ("11.4.0.106", "bf16", 2, set()),
+        ("8.6.1", "fp32", False, set()),
+        ("8.6.1", "fp16", False, {"FP16"}),
+        ("8.6.1", "int8", False, {"INT8"}),
+        ("10.3.0", "fp16", True, set()),
+        ("10.3.0", "int8", True, set()),
+        ("11.4.0.106", "fp16", True, set()),
+        ("11.4.0.106", "int8", True, set()),
     ],
 )
-def test_precision_is_the_graphs(install, tmp_path, version, precision, network_flags, builder_flags):
+def test_precision_is_the_graphs(install, tmp_path, version, precision, typed, builder_flags):
     module, _ = install(version)
-    path = save_convs(tmp_path / "x.onnx", 1, metadata=precision and {"precision": precision})
-    tensorrt.load(path, 1, 1)
-    assert module.built == [(network_flags, builder_flags)]
+    network = tensorrt.load(save_typed(tmp_path / "x.onnx", precision), 1, Options())
+    ((creation_flags, flags, _),) = module.built
+    assert flags == builder_flags
+    wanted = module.NetworkDefinitionCreationFlag["STRONGLY_TYPED" if typed else "EXPLICIT_BATCH"]
+    assert creation_flags == 1 << int(wanted)
+    assert network.built["strongly_typed"] is typed
+    assert network.built["layers_by_precision"][precision] >= 1
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_an_engine_without_the_asked_precision_is_an_error_and_not_kept(install, run, tmp_path, version, precision):
+    install(version, broken="precision")
+    path = save_typed(tmp_path / "x.onnx", precision)
+    code, out, err = run("bench", path)
+    assert (code, out) == (1, "")
+    assert err.startswith(f"error: {path}: is {precision}, but its engine has no {precision} layer (layers: ")
+    assert not list(install.cache.glob("*.plan"))
+
+
+def test_a_file_that_says_fp16_and_is_not_is_an_error(install, tmp_path):
+    install("10.3.0")
+    with pytest.raises(CheckError, match=r"is fp16, but its engine has no fp16 layer \(layers: 2 fp32\)"):
+        tensorrt.load(save_typed(tmp_path / "x.onnx", "fp32", says="fp16"), 1, Options())
 
 
 def test_a_precision_that_this_tensorrt_lacks_is_never_fp32(install, tmp_path):
     module, _ = install("8.6.1")
     path = save_convs(tmp_path / "x.onnx", 1, metadata={"precision": "bf16"})
-    with pytest.raises(InputError, match=r"x\.onnx: is bf16, which TensorRT 8\.6\.1 cannot run; export it as fp16"):
-        tensorrt.load(path, 1, 1)
+    with pytest.raises(InputError, match=r"x\.onnx: TensorRT 8\.6\.1 cannot build bf16; export it as fp16"):
+        tensorrt.load(path, 1, Options())
     assert module.built == []
 
 
@@ -88,9 +133,10 @@ def test_a_precision_that_this_tensorrt_lacks_is_never_fp32(install, tmp_path):
     ("broken", "message"),
     [
         ("build", "TensorRT cannot build an engine of it (no kernel)"),
-        ("deserialize", "TensorRT cannot run its engine (no reason given)"),
+        ("deserialize", "TensorRT cannot run its engine (not a plan of this version)"),
+        ("context", "TensorRT cannot run its engine (no reason given)"),
         ("execute", "TensorRT could not run it"),
-        ("type", "has an input or output of type BF16"),
+        ("type", "has an input or output of type INT32"),
     ],
 )
 def test_failures_name_the_file_and_the_reason(install, run, onnx_folder, broken, message):
@@ -105,7 +151,27 @@ def test_a_network_that_does_not_parse(install, tmp_path):
     install()
     (tmp_path / "empty.onnx").touch()
     with pytest.raises(InputError, match=r"not an ONNX network that TensorRT 10\.3\.0 parses \(bad node\)"):
-        tensorrt.load(tmp_path / "empty.onnx", 1, 1)
+        tensorrt.load(tmp_path / "empty.onnx", 1, Options())
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_layers_are_profiled_and_rolled_up_to_modules(install, run, onnx_folder, tmp_path, version):
+    install(version)
+    times, profiles = tmp_path / "times", tmp_path / "profiles"
+    code, out, _ = run(
+        *("bench", onnx_folder / "shallow.onnx", "--batch", 2, 1, "--seconds", 0.02),
+        *("--export-times", times, "--export-profile", profiles),
+    )
+    assert code == 0
+    assert "shallow by module (a second run with the profiler on, slower than the latency):" in out
+    assert "block.0.conv  0.125 ms  20.0%" in out
+    count, *layers = json.loads((profiles / "shallow-batch1.profile.json").read_text())
+    assert count == {"count": 50}
+    assert [layer["name"] for layer in layers][:2] == ["block.0.conv/Conv", "block.0.act/Relu"]
+    assert layers[0]["percentage"] == pytest.approx(20) and layers[0]["timeMs"] == pytest.approx(50 * 0.125)
+    inferences = json.loads((times / "shallow-batch2.times.json").read_text())
+    assert len(inferences) >= 10
+    assert inferences[0]["latencyMs"] == pytest.approx(0.265)
 
 
 def test_without_a_working_builder(install):

@@ -1,115 +1,192 @@
-"""The names that the TensorRT runtime uses, against the real Python bindings of TensorRT, without TensorRT itself.
+"""What trt_bench uses of TensorRT, and what plays TensorRT in the other tests, against the real Python bindings.
 
-LAYER_FOLDING_TRT_BINDINGS names folders, with colons between, that ``pip install --no-deps --target FOLDER`` has filled
-with ``tensorrt-bindings==8.6.1`` or ``tensorrt-cu12-bindings==10.3.0``. Empty stand-ins for the TensorRT libraries let
-them import without a GPU: classes, methods and enums are then the real ones, and Builder fails as without a GPU.
+bindings.py fetches them (``make test`` does; by hand, ``python -m tests.trt_bench.bindings``).
 """
 
 import ast
+import functools
+import inspect
 import json
-import os
 import re
-import shutil
-import subprocess
-from pathlib import Path
+import types
 
 import pytest
 
+from tests.trt_bench import bindings, fake_cuda, fake_tensorrt
 from tests.trt_bench.conftest import ROOT, python
 
-FOLDERS = [Path(name) for name in os.environ.get("LAYER_FOLDING_TRT_BINDINGS", "").split(":") if name]
-SOURCE = ROOT / "trt_bench" / "runtimes" / "tensorrt.py"
+SOURCES = [ROOT / "trt_bench" / name for name in ("binding.py", "build.py", "engine.py", "runtimes/tensorrt.py")]
 
-# what the variables of the source hold
+# what the variables of the sources hold
 CLASSES = {
     "builder": "Builder",
     "network": "INetworkDefinition",
     "parser": "OnnxParser",
+    "parser.get_error(0)": "ParserError",
     "config": "IBuilderConfig",
     "profile": "IOptimizationProfile",
+    "inputs[0]": "ITensor",
     "tensor": "ITensor",
+    "cache": "ITimingCache",
     "runtime": "Runtime",
     "engine": "ICudaEngine",
+    "loaded": "ICudaEngine",
+    "inspector": "EngineInspector",
     "context": "IExecutionContext",
-    "parser.get_error(0)": "ParserError",
-    "inputs[0]": "ITensor",
+    "profiled": "IExecutionContext",
+}
+# names that mean a module of ours in that file
+OURS = {"engine.py": ("cache",), "tensorrt.py": ("engine",)}
+
+# What only some versions have: the sources probe for it, so the double must have it exactly where the bindings do.
+GUARDED = {
+    "IProgressMonitor",
+    "IBuilderConfig.progress_monitor",
+    "BuilderFlag.FP16",
+    "BuilderFlag.INT8",
+    "NetworkDefinitionCreationFlag.STRONGLY_TYPED",
+    "NetworkDefinitionCreationFlag.EXPLICIT_BATCH",
 }
 
-
-@pytest.fixture(scope="module", params=FOLDERS or [None], ids=lambda folder: folder.name if folder else "none")
-def environment(request, tmp_path_factory):
-    """Environment variables with which ``import tensorrt`` gives the real bindings on stand-ins for the libraries."""
-    if request.param is None:
-        pytest.skip("LAYER_FOLDING_TRT_BINDINGS names no folder with tensorrt_bindings")
-    bindings = next(request.param.glob("tensorrt*/tensorrt.so"), None)
-    if bindings is None:
-        pytest.skip(f"no tensorrt.so in {request.param}")
-    if not all(map(shutil.which, ("cc", "nm", "readelf"))):
-        pytest.skip("needs cc, nm and readelf")
-    folder = tmp_path_factory.mktemp("tensorrt")
-    undefined = _output("nm", "-D", "--undefined-only", bindings).split()
-    missing = [name for name in undefined if re.fullmatch(r"(create|get|init)[A-Z]\w*|_ZN\d+nv\w+", name)]
-    stubs = folder / "stubs.c"
-    stubs.write_text("".join(f"void *{name}(void) {{ return 0; }}\n" for name in missing))
-    for library in re.findall(r"libnv\w+\.so\.\d+", _output("readelf", "-d", bindings)):
-        subprocess.run(["cc", "-shared", "-fPIC", "-o", folder / library, stubs], check=True)
-    if bindings.parent.name != "tensorrt":  # the package of that name only passes on what is in the bindings
-        (folder / "tensorrt").mkdir()
-        (folder / "tensorrt" / "__init__.py").write_text(
-            "from tensorrt_bindings import *\nfrom tensorrt_bindings import __version__\n"
-        )
-    return {"LD_LIBRARY_PATH": str(folder), "PYTHONPATH": os.pathsep.join([str(folder), str(request.param)])}
+# Prints, for each dotted name in the arguments, the signatures in its docstring; null where the name is missing.
+LOOK_UP = """
+import functools, json, sys, tensorrt
+def signatures(name):
+    try:
+        found = functools.reduce(getattr, name.split("."), tensorrt)
+    except AttributeError:
+        return None
+    return getattr(found, "__doc__", None) or ""
+print(json.dumps({name: signatures(name) for name in json.loads(sys.argv[1])}))
+"""
 
 
-def _output(*command):
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+@pytest.fixture(scope="module", params=bindings.PACKAGES)
+def version(request):
+    if not bindings.folder(request.param).is_dir():
+        pytest.skip(f"TensorRT {request.param} bindings are not here; python -m tests.trt_bench.bindings fetches them")
+    return request.param
 
 
-def used_names():
-    """Dotted names below ``tensorrt`` that the source uses, and attributes of the variables in CLASSES."""
-    names = set()
-    for node in ast.walk(ast.parse(SOURCE.read_text())):
-        if isinstance(node, ast.Attribute):
-            root, _, rest = (
-                ast.unparse(node).partition(".") if node.attr != "desc" else ("parser.get_error(0)", "", "desc")
-            )
-            if root in ("trt", "tensorrt"):
-                names.add(rest)
-            elif root in CLASSES and "(" not in rest:
-                names.add(f"{CLASSES[root]}.{rest}")
-    return sorted(names)
+@pytest.fixture(scope="module")
+def environment(version):
+    return bindings.environment(version)
 
 
-def test_the_source_is_understood():
-    names = used_names()
+@pytest.fixture(scope="module")
+def found(version, environment):
+    """The docstring in the bindings of every name that the sources or the double have; None where they lack it."""
+    names = {*used(), *double(version), *GUARDED}
+    done = python("-c", LOOK_UP, json.dumps(sorted(names)), env=environment)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@functools.cache
+def used():
+    """Dotted names below ``tensorrt`` that the sources use -> the keywords that they call them with."""
+    names = {}
+    for source in SOURCES:
+        tree = ast.parse(source.read_text())
+        keywords = {
+            ast.unparse(node.func): {keyword.arg for keyword in node.keywords}
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Call) and node.keywords
+        }
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute):
+                holder = ast.unparse(node.value)
+                dotted = ast.unparse(node)
+                if dotted.startswith(("trt.", "tensorrt.")):
+                    names.setdefault(dotted.partition(".")[2], set())
+                elif holder in CLASSES and holder not in OURS.get(source.name, ()):
+                    names.setdefault(f"{CLASSES[holder]}.{node.attr}", set()).update(keywords.get(dotted, ()))
+    for name in ("FP16", "INT8", "GPU_FALLBACK"):  # looked up with getattr
+        names[f"BuilderFlag.{name}"] = set()
+    return names
+
+
+def double(version):
+    """Dotted names of the double of ``version`` -> its functions' arguments, or None for what is no function."""
+    found = {}
+    for name, item in vars(fake_tensorrt.module(version, fake_cuda.Gpu())).items():
+        if isinstance(item, types.FunctionType):
+            found[name] = list(inspect.signature(item).parameters)
+        elif isinstance(item, type):
+            found[name] = None
+            members = getattr(item, "__members__", None) or vars(item)
+            for attribute in members:
+                if not attribute.startswith("_"):
+                    value = vars(item).get(attribute)
+                    is_method = isinstance(value, types.FunctionType)
+                    found[f"{name}.{attribute}"] = list(inspect.signature(value).parameters) if is_method else None
+    return found
+
+
+def test_the_sources_are_understood():
+    names = used()
     assert {"OnnxParser", "ILogger.Severity.ERROR", "TensorIOMode.INPUT", "nptype", "BuilderFlag"} <= set(names)
     assert {"IExecutionContext.execute_async_v3", "ParserError.desc", "ITensor.dtype"} <= set(names)
-    assert {"Runtime.deserialize_cuda_engine", "INetworkDefinition.num_inputs"} <= set(names)
+    assert {"Runtime.deserialize_cuda_engine", "INetworkDefinition.num_inputs", "Builder.num_DLA_cores"} <= set(names)
+    assert {"IBuilderConfig.DLA_core", "IExecutionContext.profiler", "ITimingCache.serialize"} <= set(names)
+    assert names["IBuilderConfig.set_timing_cache"] == {"ignore_mismatch"}
+    assert len(names) > 50
 
 
-def test_every_name_exists(environment):
+def test_every_name_exists_or_is_guarded(found):
+    assert {name.removesuffix(".__init__") for name in used() if found[name] is None} <= GUARDED
+
+
+def test_every_keyword_exists(found):
+    for name, keywords in used().items():
+        for keyword in keywords:
+            assert re.search(rf"\b{keyword}: ", found[name]), f"{name} takes no {keyword}"
+
+
+def test_the_double_has_nothing_that_the_bindings_lack(version, found):
+    names = double(version)
+    assert {"Builder.build_serialized_network", "IExecutionContext.profiler", "nptype"} <= set(names)
+    assert [name for name in names if found[name] is None] == []
+
+
+def test_the_double_takes_the_arguments_of_the_bindings(version, found):
+    """pybind11 writes signatures into docstrings, some functions have several."""
+    functions = {name: arguments for name, arguments in double(version).items() if arguments is not None}
+    checked = 0
+    for name, arguments in functions.items():
+        signatures = re.findall(rf"{name.rpartition('.')[2]}\((self: .*)\) ->", found[name])
+        if signatures:
+            checked += 1
+            taken = [re.findall(r"(\w+): ", re.sub(r"= <.*?>", "", signature)) for signature in signatures]
+            assert arguments in [names[: len(arguments)] for names in taken], f"{name}: {taken}"
+    assert checked > 15
+
+
+def test_what_the_sources_probe_for_is_in_the_double_where_it_is_in_the_bindings(version, found):
+    assert {name for name in GUARDED if found[name] is not None} == GUARDED & set(double(version))
+
+
+def test_the_progress_monitor_and_profiler_are_accepted(version, environment):
+    """Subclasses with the methods that TensorRT will call, with the arguments that it will give."""
     code = """
-import functools, json, sys, tensorrt
-def exists(name):
-    try:
-        functools.reduce(getattr, name.split("."), tensorrt)
-    except AttributeError:
-        return False
-    return True
-print(json.dumps([name for name in json.loads(sys.argv[1]) if not exists(name)]))
-"""
-    done = python("-c", code, json.dumps(used_names()), env=environment)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == []
-
-
-def test_flags_that_are_looked_up_by_name(environment):
-    code = """
-import tensorrt as trt
-typed = int(trt.__version__.split(".")[0]) >= 10
-flag = trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED if typed else trt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH
-assert 1 << int(flag) > 0
-assert typed or (trt.BuilderFlag.FP16.name, trt.BuilderFlag.INT8.name) == ("FP16", "INT8")
+import inspect, tensorrt as trt
+from trt_bench import binding
+shown = []
+monitor = binding.progress_monitor(shown.append)
+assert (monitor is None) == (not hasattr(trt, "IProgressMonitor"))
+if monitor is not None:
+    monitor.phase_start("Building", None, 4)
+    assert monitor.step_complete("Building", 1)
+    monitor.phase_finish("Building")
+    assert shown == ["Building, 25 %"]
+    for name in ("phase_start", "step_complete", "phase_finish"):
+        ours = list(inspect.signature(getattr(monitor, name)).parameters)
+        assert all(f"{argument}: " in getattr(trt.IProgressMonitor, name).__doc__ for argument in ours), name
+profiler = binding.profiler()
+for _ in range(2):
+    profiler.report_layer_time("a", 1.0)
+    profiler.report_layer_time("b", 2.0)
+assert profiler.runs == [{"a": 1.0, "b": 2.0}] * 2
 """
     done = python("-c", code, env=environment)
     assert done.returncode == 0, done.stderr
@@ -118,8 +195,9 @@ assert typed or (trt.BuilderFlag.FP16.name, trt.BuilderFlag.INT8.name) == ("FP16
 def test_the_logger_keeps_the_last_error_and_a_null_builder_is_an_input_error(environment):
     code = """
 import tensorrt as trt
+from trt_bench import binding
 from trt_bench.runtimes import tensorrt as runtime
-log = runtime._log()
+log = binding.log()
 log.log(trt.ILogger.Severity.ERROR, "kept")
 log.log(trt.ILogger.Severity.WARNING, "not kept")
 runtime._gpu = lambda: None
@@ -129,13 +207,17 @@ print(runtime.obstacle())
     assert done.stdout == "TensorRT cannot start its Builder (kept), so check that nvidia-smi works\n", done.stderr
 
 
-def test_bench_without_a_gpu_is_one_line(environment, onnx_folder):
-    path = onnx_folder / "shallow.onnx"
-    done = python("-m", "trt_bench", "bench", "--runtime", "tensorrt", path, env=environment)
+@pytest.mark.parametrize("command", ["bench --runtime tensorrt", "build"])
+def test_without_a_gpu_it_is_one_line(environment, onnx_folder, command):
+    done = python("-m", "trt_bench", *command.split(), onnx_folder / "shallow.onnx", env=environment)
     assert (done.returncode, done.stdout) == (2, "")
     assert re.fullmatch(
         r"error: --runtime tensorrt: (?!TensorRT is not installed).*; it needs an NVIDIA GPU.*\n", done.stderr
     )
+
+
+def test_auto_falls_back_and_says_why(environment, onnx_folder):
+    path = onnx_folder / "shallow.onnx"
     done = python("-m", "trt_bench", "bench", "--seconds", "0.01", path, env=environment)
     assert (done.returncode, done.stderr) == (0, "")
     assert ", because " in done.stdout.splitlines()[0]

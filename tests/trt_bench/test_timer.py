@@ -1,6 +1,7 @@
+import numpy as np
 import pytest
 
-from trt_bench import timer
+from trt_bench import timer, trace
 
 
 class Machine:
@@ -13,11 +14,15 @@ class Machine:
     def clock(self):
         return self.now_ns
 
-    def network(self, name, seconds, gpu_ms=None):
+    def network(self, name, seconds, spike=None):
+        """One that takes ``seconds``, and at inference number ``spike`` of each block ten times as long."""
+
         def repeat(count):
             self.log.append((1e-9 * self.now_ns, name, count))
-            self.now_ns += round(1e9 * seconds * count)
-            return None if gpu_ms is None else gpu_ms * count
+            costs_ns = [round(1e9 * seconds) * (10 if index == spike else 1) for index in range(count)]
+            stamps = self.now_ns + np.cumsum([0, *costs_ns])
+            self.now_ns = int(stamps[-1])
+            return trace.of_host(stamps.tolist())
 
         return repeat
 
@@ -41,7 +46,11 @@ def test_samples_are_the_time_of_one_inference():
     _, timing = measured(0.0001, 0.0004)
     for samples, cost in zip(timing.samples_ms, (0.1, 0.4), strict=True):
         assert samples == pytest.approx([cost] * 2 * timing.settings["rounds"])
-    assert timing.compute_ms == [[], []]
+    for inferences, samples, count in zip(
+        timing.traces, timing.samples_ms, timing.settings["iterations_per_block"], strict=True
+    ):
+        assert inferences.shape == (len(samples) * count, trace.COLUMNS)
+    assert timing.host_ms[0] == pytest.approx(timing.samples_ms[0])
 
 
 @pytest.mark.parametrize("cost_s", [0.00001, 0.001, 0.3])
@@ -66,10 +75,18 @@ def test_warms_up_for_200_ms_and_three_inferences(cost_s):
     assert sum(count for _, _, count in warm_up) * cost_s == pytest.approx(machine.log[-blocks][0])
 
 
-def test_gpu_time_is_kept_apart():
+def test_one_interruption_does_not_make_a_block_slow_but_is_in_the_trace():
     machine = Machine()
-    timing = timer.measure([machine.network("A", 0.003, gpu_ms=1.25)], 0.1, clock=machine.clock)
-    assert timing.compute_ms[0] == pytest.approx([1.25] * len(timing.samples_ms[0]))
+    timing = timer.measure([machine.network("A", 0.0005, spike=2)], 0.1, clock=machine.clock)
+    assert timing.samples_ms[0] == pytest.approx([0.5] * len(timing.samples_ms[0]))
+    assert min(timing.host_ms[0]) > 0.6
+    assert trace.latency(timing.traces[0]).max() == pytest.approx(5)
+
+
+def test_sensors_are_read_once_a_round():
+    calls = []
+    _, timing = measured(0.004, 0.002, between=lambda: calls.append(0))
+    assert len(calls) == timing.settings["rounds"]
 
 
 def test_progress_says_the_time_left():

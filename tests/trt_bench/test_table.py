@@ -1,0 +1,188 @@
+import csv
+import json
+
+import pytest
+from onnx import helper
+
+from tests.trt_bench.conftest import save, save_convs
+from trt_bench import device, stats
+from trt_bench.runtimes import onnxruntime
+
+QUICK = ("--runtime", "onnxruntime", "--seconds", 0.02, "--bound", 10)
+
+
+@pytest.fixture
+def segments(tmp_path):
+    """A folder as the export writes it: three networks for five names; two of the files are the same."""
+    folder = tmp_path / "segments"
+    folder.mkdir()
+    save_convs(folder / "seg_0.onnx", 1)
+    save_convs(folder / "seg_1.onnx", 4)
+    save_convs(folder / "seg_2.onnx", 1)
+    save_convs(folder / "seg_3.onnx", 2, size=8)
+    write_index(
+        folder,
+        [
+            {"file": "seg_0.onnx", "input_shape": [3, 12, 12], "names": ["10,11", "1,2"]},
+            {"file": "seg_1.onnx", "input_shape": [3, 12, 12], "names": ["1,4"]},
+            {"file": "seg_2.onnx", "input_shape": [3, 12, 12], "names": ["2,3"]},
+            {"file": "seg_3.onnx", "input_shape": [3, 8, 8], "names": ["layer1.0.conv1"]},
+        ],
+    )
+    return folder
+
+
+def write_index(folder, entries, schema=1):
+    (folder / "segments.json").write_text(json.dumps({"schema": schema, "segments": entries}))
+
+
+@pytest.fixture
+def loads(monkeypatch):
+    """The files that ONNX Runtime loads; raises KeyboardInterrupt at those in ``loads.interrupt``."""
+
+    class Loads(list):
+        interrupt = ()
+
+    seen = Loads()
+    load = onnxruntime.load
+
+    def counting(path, *arguments):
+        if path.name in seen.interrupt:
+            raise KeyboardInterrupt
+        seen.append(path.name)
+        return load(path, *arguments)
+
+    monkeypatch.setattr(onnxruntime, "load", counting)
+    return seen
+
+
+def table(path):
+    with open(path, newline="") as file:
+        return list(csv.reader(file))
+
+
+def test_rows_are_segments_in_the_order_of_the_layers(run, segments, tmp_path, loads):
+    output = tmp_path / "new" / "latency.csv"
+    code, out, err = run("table", segments, "-o", output, *QUICK)
+    assert (code, err) == (0, "")
+    assert out == f"{output}: 5 segments, 3 of them different, 3 timed now\n"
+    assert loads == ["seg_0.onnx", "seg_1.onnx", "seg_3.onnx"]
+    header, *rows = table(output)
+    assert header == ["st", "end", "time", "stdev"]
+    assert [row[:2] for row in rows] == [["1", "2"], ["1", "4"], ["2", "3"], ["10", "11"]]
+    assert rows[0][2:] == rows[2][2:] == rows[3][2:]
+    assert float(rows[1][2]) > 1.5 * float(rows[0][2]) > 0 and float(rows[1][3]) >= 0
+    sidecar = json.loads(output.with_suffix(".json").read_text())
+    assert sidecar["complete"] and sidecar["device"]["kind"] == "cpu" and sidecar["settings"]["threads"] == 1
+    assert [(row["file"], row["names"]) for row in sidecar["segments"]] == [
+        ("seg_0.onnx", ["10,11", "1,2", "2,3"]),
+        ("seg_1.onnx", ["1,4"]),
+        ("seg_3.onnx", ["layer1.0.conv1"]),
+    ]
+    first = sidecar["segments"][0]
+    assert first["time"] == stats.median_interval(first["samples_ms"])[0]
+    assert first["ci95"][0] <= first["time"] <= first["ci95"][1]
+
+
+def test_interrupted_it_goes_on_where_it_stopped(run, segments, tmp_path, loads):
+    output = tmp_path / "latency.csv"
+    loads.interrupt = ("seg_3.onnx",)
+    code, _, err = run("table", segments, "-o", output, *QUICK)
+    assert (code, err) == (130, "error: interrupted; start the same command again\n")
+    assert not output.exists()
+    before = json.loads(output.with_suffix(".json").read_text())
+    assert not before["complete"]
+    loads.interrupt = ()
+    loads.clear()
+    code, out, _ = run("table", segments, "-o", output, *QUICK)
+    assert (code, loads) == (0, ["seg_3.onnx"])
+    assert "1 timed now" in out
+    after = json.loads(output.with_suffix(".json").read_text())
+    assert after["segments"][:2] == before["segments"]
+
+
+def test_a_new_segment_is_timed_and_the_others_are_kept(run, segments, tmp_path, loads):
+    output = tmp_path / "latency.csv"
+    assert run("table", segments, "-o", output, *QUICK)[0] == 0
+    first = table(output)
+    save_convs(segments / "seg_4.onnx", 3)
+    entries = json.loads((segments / "segments.json").read_text())["segments"]
+    write_index(segments, [{"file": "seg_4.onnx", "input_shape": [3, 12, 12], "names": ["4,7"]}, *entries])
+    loads.clear()
+    loads.interrupt = ("seg_4.onnx",)
+    assert run("table", segments, "-o", output, *QUICK)[0] == 130
+    loads.interrupt = ()
+    assert run("table", segments, "-o", output, *QUICK)[0] == 0
+    assert loads == ["seg_4.onnx"]
+    assert [row for row in table(output) if row[:2] != ["4", "7"]] == first
+
+
+def test_another_device_state_is_refused_without_force(run, segments, tmp_path, monkeypatch, loads):
+    output = tmp_path / "latency.csv"
+    loads.interrupt = ("seg_1.onnx",)
+    assert run("table", segments, "-o", output, *QUICK)[0] == 130
+    loads.interrupt = ()
+    monkeypatch.setattr(device, "cpu_name", lambda: "another CPU")
+    code, _, err = run("table", segments, "-o", output, *QUICK)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "was begun in another state of the device (processor: " in err and "give --force" in err
+    assert run("table", segments, "-o", output, "--force", *QUICK)[0] == 0
+
+
+def test_other_settings_are_refused(run, segments, tmp_path):
+    output = tmp_path / "latency.csv"
+    assert run("table", segments, "-o", output, *QUICK)[0] == 0
+    code, _, err = run("table", segments, "-o", output, *QUICK, "--batch", 2)
+    assert code == 2
+    assert "was begun with onnxruntime and batch 1, " in err and "give another -o, or remove it" in err
+
+
+def test_a_noisy_segment_is_repeated_and_named(run, segments, tmp_path):
+    output = tmp_path / "latency.csv"
+    code, out, _ = run(
+        *("table", segments, "-o", output, "--runtime", "onnxruntime"),
+        *("--seconds", 0.01, "--bound", 1e-9, "--repeats", 3),
+    )
+    assert code == 0
+    assert {row["repeats"] for row in json.loads(output.with_suffix(".json").read_text())["segments"]} == {3}
+    assert out.count("warning: seg_") == 3 and "--repeats" in out
+
+
+@pytest.mark.parametrize(
+    ("entries", "schema", "message"),
+    [
+        ([], 1, "no segments"),
+        ([{"file": "seg_0.onnx", "names": ["0,1"]}], 2, "schema is 2"),
+        ([{"file": "../seg_0.onnx", "names": ["0,1"]}], 1, "file is '../seg_0.onnx'"),
+        ([{"file": "seg_0.onnx"}], 1, "lacks 'names'"),
+        ([{"file": "gone.onnx", "names": ["0,1"]}], 1, "gone.onnx: no such file"),
+        ([{"file": "seg_0.onnx", "names": ["0,1", "0,1"]}], 1, "has segment 0,1 twice"),
+    ],
+)
+def test_bad_folders_are_one_line(run, segments, tmp_path, entries, schema, message):
+    write_index(segments, entries, schema)
+    code, out, err = run("table", segments, "-o", tmp_path / "latency.csv", *QUICK)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert message in err and "export the segments again" in err
+
+
+def test_a_sidecar_that_is_none_of_ours_is_kept(run, segments, tmp_path):
+    (tmp_path / "latency.json").write_text('{"mine": 1}')
+    code, _, err = run("table", segments, "-o", tmp_path / "latency.csv", *QUICK)
+    assert code == 2 and "is no latency table of ours" in err
+    assert (tmp_path / "latency.json").read_text() == '{"mine": 1}'
+
+
+def test_nan_is_a_failed_check(run, segments, tmp_path):
+    save(segments / "nan.onnx", [helper.make_node("Sqrt", ["x"], ["y"])], {}, output_shape=("N", 3, 12, 12))
+    write_index(segments, [{"file": "nan.onnx", "input_shape": [3, 12, 12], "names": ["0,1"]}])
+    code, _, err = run("table", segments, "-o", tmp_path / "latency.csv", *QUICK)
+    assert code == 1 and "nan.onnx: computes NaN or infinity" in err
+
+
+def test_on_tensorrt(install, run, segments, tmp_path):
+    module, _ = install()
+    output = tmp_path / "latency.csv"
+    assert run("table", segments, "-o", output, "--seconds", 0.01, "--bound", 10)[0] == 0
+    assert len(module.built) == 3
+    assert [float(row[2]) for row in table(output)[1:]] == pytest.approx([0.265] * 4)

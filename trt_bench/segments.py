@@ -1,0 +1,67 @@
+"""The segments that the export wrote for a latency table: a folder of ONNX files and segments.json."""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from trt_bench.errors import InputError
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One network to time, and all the names that it stands for."""
+
+    path: Path
+    digest: str  # of its content
+    names: tuple[str, ...]  # "st,end": one merged layer for the layers st+1 to end; or any other text
+
+
+def load(folder: str | Path) -> list[Segment]:
+    """The segments of ``folder``, files of the same content once. Raises InputError where the export wrote no such."""
+    index = Path(folder) / "segments.json"
+    try:
+        content = json.loads(index.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{index}: no such file; `python -m export` writes segments") from error
+    except (ValueError, RecursionError, OSError) as error:
+        raise InputError(f"{index}: cannot be read as JSON ({error}); export the segments again") from error
+    try:
+        if content["schema"] != SCHEMA:
+            raise ValueError(f"schema is {content['schema']!r}")
+        entries = [(_file(entry["file"]), [str(name) for name in entry["names"]]) for entry in content["segments"]]
+        if not entries:
+            raise ValueError("no segments")
+    except (KeyError, TypeError, ValueError) as error:
+        what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise InputError(f"{index}: no segments.json of schema {SCHEMA}: {what}; export the segments again") from error
+    merged: dict[str, tuple[Path, list[str]]] = {}
+    for name, names in entries:
+        path = Path(folder) / name
+        if not path.is_file():
+            raise InputError(f"{path}: no such file, though {index} names it; export the segments again")
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        merged.setdefault(digest, (path, []))[1].extend(names)
+    _unique(index, [name for _, names in merged.values() for name in names])
+    return [Segment(path, digest, tuple(names)) for digest, (path, names) in merged.items()]
+
+
+def span(name: str) -> tuple[int, int] | None:
+    """(st, end) of a name such as "3,7"; None for another text."""
+    match = re.fullmatch(r"(\d+),(\d+)", name)
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def _file(name: object) -> str:
+    if not isinstance(name, str) or Path(name).name != name:  # nothing outside the folder
+        raise ValueError(f"file is {name!r}")
+    return name
+
+
+def _unique(index: Path, names: list[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"{index}: has segment {name} twice; export the segments again")
