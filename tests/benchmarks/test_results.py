@@ -1,0 +1,81 @@
+import json
+
+import pytest
+
+from benchmarks.results import main
+from fold.errors import InputError
+
+STEPS = ("original", "prefold", "hardened", "hoisted", "finetuned", "folded")
+VERSIONS = {"python": "3.11.7", "torch": "2.15.0"}
+
+
+def training(epochs: int, **settings: object) -> dict:
+    return {"settings": {**settings, "epochs": epochs, "batch": 128}, "versions": VERSIONS}
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """A run folder, and docs/ in the current folder."""
+    (tmp_path / "docs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "five"
+    folder.mkdir()
+    stages = {
+        "pretrain": training(0, model="resnet20", data="/somewhere/private", weights="0123456789abcdef"),
+        "prefold": training(3, penalty=0.5, remove=["layer1.0.relu", "layer1.1.relu"]),
+        "finetune": training(7, lr=0.05),
+    }
+    cost = {"depth": 20, "parameters": 270_000, "macs": 40_600_000}
+    merges = [{"layers": ["layer1.0.conv1", "layer1.0.conv2"], "activations": ["layer1.0.relu"]}]
+    document = {
+        "model": {"spec": "train.models:resnet20", "arguments": {}},
+        "accuracy": {step: 0.88 - 0.01 * i for i, step in enumerate(STEPS)},
+        "cost": {"original": cost, "folded": {**cost, "depth": 19}},
+        "folded": merges,
+    }
+    (folder / "config.json").write_text(json.dumps({"schema": 1, "stages": stages}))
+    (folder / "fold.json").write_text(json.dumps(document))
+    return folder
+
+
+def test_a_run_is_noted_with_the_commands_that_made_it(run, tmp_path):
+    main([str(run)])
+    page = (tmp_path / "docs" / "results.md").read_text()
+    row = "| [five](#five) | resnet20 | 20 => 19 | 40.6 M => 40.6 M | 1 | 3 + 7 | 88.00 | 87.00 | 86.00 | 85.00 | 84.00 | 83.00"  # noqa: E501
+    assert f"{row} | not measured |" in page
+    assert "python -m train pretrain --run RUN --model resnet20 --data DATA --weights WEIGHTS --epochs 0" in page
+    assert "python -m train prefold --run RUN --lambda 0.5 --remove layer1.0.relu,layer1.1.relu --epochs 3" in page
+    assert "python -m train finetune --run RUN --lr 0.05 --epochs 7" in page
+    assert "private" not in page + (tmp_path / "docs" / "results" / "five.json").read_text()
+
+
+def test_the_page_is_made_again_from_what_is_noted(run, tmp_path):
+    main([str(run)])
+    page = tmp_path / "docs" / "results.md"
+    before = page.read_text()
+    page.unlink()
+    main([])
+    assert page.read_text() == before
+
+
+def test_latency_where_it_was_measured(run, tmp_path):
+    device = {"name": "A Board", "runtime_version": "10.3"}
+    comparison = {"speedup": 1.25, "ci95": [1.2, 1.3]}
+    document = {"runtime": "tensorrt", "device": device, "comparison": comparison}
+    (run / "bench.json").write_text(json.dumps(document))
+    main([str(run)])
+    page = (tmp_path / "docs" / "results.md").read_text()
+    assert "| 1.250x [1.200, 1.300] |" in page
+    assert "latency by tensorrt 10.3 on A Board" in page
+
+
+def test_a_run_that_is_not_folded(run):
+    (run / "fold.json").unlink()
+    with pytest.raises(InputError, match=r"fold\.json: no such file; give a run folder"):
+        main([str(run)])
+
+
+def test_a_damaged_file(run):
+    (run / "fold.json").write_text("{")
+    with pytest.raises(InputError, match=r"fold\.json: damaged"):
+        main([str(run)])
