@@ -111,7 +111,7 @@ trt-bench: ## latency of both, interleaved: TensorRT on a GPU or Jetson, else ON
 	  -o '$(RUN)/bench.json' '$(RUN)/original.onnx' '$(RUN)/folded.onnx'
 
 table: ## latency of every segment that could be merged, for make plan; goes on where it stopped
-	@test ! -e $(READY) || $(PY) -m export segments $(named) '$(RUN)'
+	@test ! -e $(READY) -o ! -e '$(RUN)/original.safetensors' || $(PY) -m export segments $(named) '$(RUN)'
 	@$(BENCH) table --runtime $(RUNTIME) --batch $(firstword $(BATCH)) -o '$(RUN)/latency.csv' '$(RUN)/segments'
 
 jetson-setup: ## on a Jetson, or with BOARD=user@host from here: check JetPack, add cuda-python; no PyTorch
