@@ -107,17 +107,22 @@ def scope_of(node: fx.Node) -> str:
 def add_shapes(traced: fx.GraphModule, example: Tensor) -> None:
     """Run ``example`` through the graph and note each tensor's shape in ``node.meta["shape"]`` (None: not a tensor).
 
-    Of a list of tensors, ``node.meta["parts"]`` gets the shapes.
+    Of a list of tensors, ``node.meta["parts"]`` gets the shapes. It runs in eval mode, or the example would move the
+    statistics of BatchNorm; modes are as before afterwards.
 
     Raises:
         InputError: the network does not accept ``example``.
     """
+    training = [module for module in traced.modules() if module.training]
     try:
         with torch.no_grad():
-            _NoteShapes(traced).run(example)
+            _NoteShapes(traced.eval()).run(example)
     except Exception as error:
         shape = list(example.shape)
         raise InputError(f"the network does not accept an input of shape {shape}: {first_line(error)}") from error
+    finally:
+        for module in training:
+            module.training = True
 
 
 class _NoteShapes(fx.Interpreter):  # torch's own ShapeProp prints a traceback where the input does not fit

@@ -192,3 +192,13 @@ def test_batch_norm_between():
     result = fold(hoisted, DOUBLE)
     assert [m.layers for m in result.folded] == [("0", "3")]
     assert difference(result.model(noise()), hoisted(noise())) <= 1e-9
+
+
+def test_hoisting_a_network_in_training_mode_does_not_move_its_statistics():
+    """Measuring right after hoisting, as one should, would else measure another network."""
+    network = randomised(nn.Sequential(conv(WIDTH, 6), removed_activation(), conv(6, 5), nn.BatchNorm2d(5))).train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    hoisted, moved = hoist_padding(network, EXAMPLE)
+    assert moved
+    assert all(torch.equal(value, before[name]) for name, value in hoisted.state_dict().items())
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
