@@ -24,7 +24,10 @@ def names(text: str) -> list[str]:
     content = Path(text).read_text(encoding="utf-8") if Path(text).is_file() else text
     found = [name.strip() for line in content.splitlines() for name in line.split(",") if name.strip()]
     if not found:
-        raise InputError(f"--remove {text!r}: no name in it; give the names of gates, or leave it out to learn them")
+        raise InputError(
+            f"--remove {text!r}: no name in it (an empty plan says that folding pays nowhere: keep the network as it is); "
+            "give the names of gates, or leave it out to learn them"
+        )
     return found
 
 
