@@ -25,7 +25,7 @@ def names(text: str) -> list[str]:
     found = [name.strip() for line in content.splitlines() for name in line.split(",") if name.strip()]
     if not found:
         raise InputError(
-            f"--remove {text!r}: no name in it (an empty plan says that folding pays nowhere: keep the network as it is); "
+            f"--remove {text!r}: no name in it (an empty plan: folding pays nowhere, keep the network as it is); "
             "give the names of gates, or leave it out to learn them"
         )
     return found
