@@ -5,6 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.fold.conftest import one_thread  # noqa: F401, it is used by all tests here
+
 
 @pytest.fixture(scope="session")
 def images(tmp_path_factory) -> Iterator[Path]:

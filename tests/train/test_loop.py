@@ -54,7 +54,7 @@ def rows(run: Path) -> list[dict]:
 
 def test_it_learns(tmp_path):
     model, data = network(), dataset()
-    train(model, data, tmp_path, "pretrain", Hyperparameters(12, 8, 0.05, 5e-4, 0))
+    train(model, data, tmp_path, "pretrain", Hyperparameters(12, 8, 0.02, 5e-4, 0))
     assert accuracy(model, data) > 0.9
 
 
