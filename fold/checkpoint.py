@@ -75,7 +75,9 @@ def read(path: str | Path) -> tuple[dict, dict[str, Tensor]]:
     except KeyError as error:
         raise InputError(f"{path}: holds weights without a recipe; give such a file as WEIGHTS instead") from error
     except (safetensors.SafetensorError, ValueError) as error:
-        raise InputError(f"{path}: damaged or half-written; delete it and run its stage again") from error
+        raise InputError(
+            f"{path}: not a checkpoint, or damaged; if a stage wrote it, delete it and run that again"
+        ) from error
     try:
         schema, stage = recipe["schema"], recipe["stage"]
         recipe["model"]["spec"], recipe["model"]["arguments"], recipe["input_shape"]

@@ -24,6 +24,8 @@ def open_network(text: str, shape: list[int] | None, named: str | None = None) -
         path = Path(text) / "original.safetensors" if Path(text).is_dir() else Path(text)
         model, recipe = checkpoint.load(path, named)
         return model, recipe["input_shape"]
+    if "/" in text:
+        raise InputError(f"{text}: no such run folder or checkpoint; see `make help` for the stages that write one")
     if not shape or min(shape) < 1:
         raise InputError(f"{text}: a name needs the size of an image, such as --input 3 224 224")
     return specs.build(text, specs.arguments_for(text, shape, named=text), named=text).eval(), shape

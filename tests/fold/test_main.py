@@ -144,3 +144,8 @@ def test_bad_arguments_of_scan(capsys, arguments, message):
     assert call("scan", *arguments) == 2
     err = capsys.readouterr().err
     assert message in err and err.count("\n") == 1
+
+
+def test_a_path_that_is_not_there_is_not_taken_for_a_name(tmp_path, capsys):
+    assert run(lambda: command.main(["scan", str(tmp_path / "run")])) == 2
+    assert "no such run folder or checkpoint" in capsys.readouterr().err

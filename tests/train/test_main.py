@@ -266,7 +266,7 @@ class TestBadInput:
     def test_half_written_checkpoint(self, refused, copied):
         path = copied / "original.safetensors"
         path.write_bytes(path.read_bytes()[:-100])
-        refused("original.safetensors: damaged or half-written", stage="prefold", run=copied)
+        refused("original.safetensors: not a checkpoint, or damaged", stage="prefold", run=copied)
 
     @pytest.mark.parametrize("value", ["-1", "1.5", "many"])
     def test_epochs(self, refused, value):
