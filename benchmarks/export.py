@@ -1,4 +1,4 @@
-"""Simplifying ONNX files: time and number of nodes beside onnxsim and onnxslim, on the same files."""
+"""Export and simplifying: time and number of nodes beside onnxsim and onnxslim, on the same files."""
 
 from collections.abc import Callable
 
@@ -18,14 +18,15 @@ NAMES = ("resnet18", "mobilenet_v2", "densenet121")
 
 def run(progress: Progress) -> list[Row]:
     """Three networks of torchvision, as torch exports them; timed from memory to memory."""
-    return [beside_others(name, exported(name), ROUNDS, progress) for name in NAMES]
-
-
-def exported(name: str) -> onnx.ModelProto:
-    """A network of benchmarks.support as ONNX of opset 20, not simplified."""
-    network = NETWORKS[name]
-    model = build(f"{network.source}:{name}", network.arguments).eval()
-    return lower(model, torch.zeros(1, 3, network.pixels, network.pixels))
+    rows = []
+    for name in NAMES:
+        network = NETWORKS[name]
+        model = build(f"{network.source}:{name}", network.arguments).eval()
+        image = torch.zeros(1, 3, network.pixels, network.pixels)
+        export = {"export.lower, before any of these": lambda m=model, x=image: lower(m, x)}
+        rows.append(interleave(name, export, ROUNDS, progress))
+        rows.append(beside_others(name, lower(model, image), ROUNDS, progress))
+    return rows
 
 
 def beside_others(name: str, model: onnx.ModelProto, rounds: int, progress: Progress) -> Row:

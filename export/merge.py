@@ -16,8 +16,7 @@ import torch
 from export.graph import only_reader, remove, seen_elsewhere
 from export.linear import WEIGHTED, Linear, rank, read_elementwise, read_weighted, source
 from fold.affine import AffineConv, Geometry, transpose
-
-_LARGEST_GROWTH = 2.0  # of multiply-accumulates; `python -m train` draws the same line
+from fold.cost import MAX_GROWTH
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ def _grow(run: _Run, node: gs.Node, part: Linear) -> _Run | None:
         if second.in_channels < min(first.in_channels, second.out_channels):
             return None  # a bottleneck
         pixels = tuple(second.stride)  # of the first layer for one of the second
-        if merged.macs((1,) * merged.axes) > _LARGEST_GROWTH * (first.macs(pixels) + second.macs((1,) * second.axes)):
+        if merged.macs((1,) * merged.axes) > MAX_GROWTH * (first.macs(pixels) + second.macs((1,) * second.axes)):
             return None
     return _Run(
         (*run.nodes, node),

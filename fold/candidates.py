@@ -9,6 +9,7 @@ from itertools import combinations, count
 
 from torch import Tensor, fx, nn
 
+from fold.cost import MAX_GROWTH
 from fold.folding import Merge, describe_region
 from fold.graph import is_activation
 from fold.layers import is_addition, is_concatenation, is_weighted, operands
@@ -16,7 +17,6 @@ from fold.regions import Region, find_regions
 from fold.spans import Span, Spans
 from fold.trace import trace
 
-MAX_GROWTH = 2.0  # more multiply-accumulates than this many times those of the layers apart are never measured
 _MAX_ACTIVATIONS = 12  # of one candidate
 
 

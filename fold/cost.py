@@ -11,6 +11,10 @@ from fold.layers import is_weighted
 from fold.regions import find_regions, layer_macs
 from fold.trace import trace
 
+# A merge that takes more than this many times the multiply-accumulates of its layers apart is taken to be slower on any
+# device: nobody measures it, and where nothing is measured nobody makes it.
+MAX_GROWTH = 2.0
+
 
 @dataclass(frozen=True)
 class Cost:

@@ -2,13 +2,14 @@
 
 from torch import Tensor, nn
 
+from fold.cost import MAX_GROWTH
 from fold.regions import find_regions
 from fold.trace import trace
 from train.gates import THRESHOLD, gates, is_open
 
 
 def choose(
-    model: nn.Module, example: Tensor, threshold: float = THRESHOLD, max_growth: float = 2.0
+    model: nn.Module, example: Tensor, threshold: float = THRESHOLD, max_growth: float = MAX_GROWTH
 ) -> tuple[list[str], dict[str, str]]:
     """The gates of ``model`` to remove, and those that are open but had better keep their activation, with the reason.
 

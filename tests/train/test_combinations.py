@@ -1,6 +1,5 @@
 """Every network starts on every data set, from the command; docs/models.md says which were trained in full."""
 
-import argparse
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,10 +10,9 @@ from PIL import Image
 
 from fold import checkpoint
 from fold.cli import run
-from fold.errors import InputError
 from tests.train.published_files import publish
 from train import __main__ as command
-from train import data, inputs
+from train import data
 from train.models import MODELS
 
 OTHERS = ("torchvision:mobilenet_v2", "timm:resnet10t", "ownnets:small")
@@ -61,17 +59,18 @@ def in_memory(monkeypatch, name) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["digits", "cifar10", "cifar100", "folder"])  # mnist is like digits, folders are alike
-def test_every_network_takes_the_images(name, tiny, in_memory):
-    images = inputs.dataset({"data": tiny[name], "size": 32, "mean": None, "std": None})
-    for model in EVERY_MODEL:
-        options = argparse.Namespace(model=model, weights=None, seed=0)
-        if model.startswith("torchvision") and name in GRAY:
-            with pytest.raises(InputError, match=r"does not take images \[1, 32, 32\]"):
-                inputs.network(options, images)
-        else:
-            built = inputs.network(options, images)[1]  # raises unless it gives a logit for each class
-            assert built["arguments"]["num_classes"] == {"cifar100": 100}.get(name, 2 if "folder" in name else 10)
+@pytest.mark.parametrize("name", EVERY_DATA)
+@pytest.mark.parametrize("model", EVERY_MODEL)
+def test_it_starts(model, name, tiny, in_memory, tmp_path, capsys):
+    options = ("--run", tmp_path / "run", "--model", model, "--data", tiny[name], "--epochs", 0)
+    code = run(lambda: command.main(["pretrain", *map(str, options)]))
+    if model.startswith("torchvision") and name in GRAY:
+        assert code == 2 and "does not take images [1, 32, 32]" in capsys.readouterr().err
+    else:
+        assert code == 0, capsys.readouterr().err
+        recipe, weights = checkpoint.read(tmp_path / "run" / "original.safetensors")
+        assert len(recipe["classes"]) == {"cifar100": 100}.get(name, 2 if "folder" in name else 10)
+        assert weights and 0 <= recipe["accuracy"]["original"] <= 1
 
 
 @pytest.mark.slow
