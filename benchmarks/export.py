@@ -12,7 +12,7 @@ from benchmarks.support import NETWORKS
 from export import lower, simplify
 from fold.checkpoint import build
 
-ROUNDS = 5
+ROUNDS = 10
 NAMES = ("resnet18", "mobilenet_v2", "densenet121")
 
 
@@ -24,7 +24,7 @@ def run(progress: Progress) -> list[Row]:
         model = build(f"{network.source}:{name}", network.arguments).eval()
         image = torch.zeros(1, 3, network.pixels, network.pixels)
         export = {"export.lower, before any of these": lambda m=model, x=image: lower(m, x)}
-        rows.append(interleave(name, export, ROUNDS, progress))
+        rows.append(interleave(name, export, 2, progress))  # seconds each
         rows.append(beside_others(name, lower(model, image), ROUNDS, progress))
     return rows
 

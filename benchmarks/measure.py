@@ -1,7 +1,9 @@
 """Time contenders against each other: interleaved, in one process, with every sample kept."""
 
+import contextlib
+import gc
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,7 +34,7 @@ def interleave(
     """Time ``contenders`` in ``rounds`` that go through all of them and back (A B B A), a call each time.
 
     Each is called once before, untimed. What drifts in time, such as the load of the machine, so cancels within a round
-    (`trt_bench.stats.paired_ratios`). ``clock`` counts ns.
+    (`trt_bench.stats.paired_ratios`). Garbage is collected between calls, not within. ``clock`` counts ns.
     """
     for contender, call in contenders.items():
         progress(f"{name}: {contender}: warm-up")
@@ -42,9 +44,10 @@ def interleave(
     for done in range(rounds):
         for contender in there + there[::-1]:
             progress(f"{name}: {contender}: round {done + 1} of {rounds}")
-            start = clock()
-            contenders[contender]()
-            samples_ms[contender].append(1e-6 * (clock() - start))
+            with _no_collection():
+                start = clock()
+                contenders[contender]()
+                samples_ms[contender].append(1e-6 * (clock() - start))
     progress("")
     return Row(name, samples_ms)
 
@@ -62,3 +65,14 @@ def total(name: str, parts: Sequence[tuple[int, Row]]) -> Row:
         for contender in first.samples_ms
     }
     return Row(name, samples_ms)
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """A block within which Python's garbage collector does not run, which would hit one contender or another."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
