@@ -10,7 +10,7 @@ from fold.files import atomic_path
 from fold.frontier import Frontier
 from fold.latency import Timing, Timings
 from fold.plan import Offer
-from fold.report import common_scope, quantity, table
+from fold.report import common_scope, listed, quantity, table
 
 SCHEMA = 1
 
@@ -81,7 +81,7 @@ def as_text(plan: Plan, timings: Timings, activations: int, importance: str) -> 
         rows.append(
             [
                 scope.rstrip("."),
-                " + ".join(layer.removeprefix(scope) for layer in merge.layers),
+                listed(merge.layers, scope, " + "),
                 "x".join(map(str, merge.kernel)) or "linear",
                 " => ".join(map(quantity, merge.macs)),
                 f"{offer.apart.time:.4f} => {offer.merged.time:.4f}",

@@ -1,11 +1,14 @@
 """What was folded and what it gained, as text and as JSON values."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import takewhile
 
 from fold.cost import Cost
 from fold.folding import FoldResult, Merge, Scan
 from fold.regions import Skipped
+
+_LISTED = 4  # layers of a merge that a table names
 
 
 def before_after(costs: dict[str, Cost], accuracy: dict[str, float]) -> str:
@@ -26,12 +29,12 @@ def merges(folded: list[Merge]) -> str:
         rows.append(
             [
                 scope.rstrip("."),
-                " + ".join(layer.removeprefix(scope) for layer in merge.layers),
+                listed(merge.layers, scope, " + "),
                 "x".join(map(str, merge.kernel)) or "linear",
                 "x".join(map(str, merge.stride)) or "-",
                 " => ".join(map(quantity, merge.parameters)),
                 f"{quantity(before)} => {quantity(after)} ({after / before:.2f}x)",
-                ", ".join(activation.removeprefix(scope) for activation in merge.activations),
+                listed(merge.activations, scope, ", "),
             ]
         )
     return table(rows)
@@ -55,6 +58,14 @@ def common_scope(names: list[str]) -> str:
     paths = [name.split(".")[:-1] for name in names]
     shared = takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False))
     return "".join(f"{parts[0]}." for parts in shared)
+
+
+def listed(names: Sequence[str], scope: str, separator: str) -> str:
+    """``names`` within ``scope``; of more than four the first, the last, and how many there are: tables stay narrow."""
+    short = [name.removeprefix(scope) for name in names]
+    if len(short) > _LISTED:
+        short = [short[0], "...", f"{short[-1]} ({len(short)})"]
+    return separator.join(short)
 
 
 def quantity(value: int) -> str:
