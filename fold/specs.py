@@ -35,11 +35,11 @@ _LIBRARIES = {
     "train.models": _Library(lambda module, name, arguments: module.build(name, **arguments)),
     "torchvision.models": _Library(
         lambda module, name, arguments: module.get_model(_known(name, module.list_models()), **arguments),
-        frozenset({"num_classes"}),
+        frozenset({"num_classes", "image_size", "init_weights"}),
     ),
     "timm": _Library(
         lambda module, name, arguments: module.create_model(_known(name, module.list_models()), **arguments),
-        frozenset({"num_classes", "in_chans"}),
+        frozenset({"num_classes", "in_chans", "img_size"}),
     ),
 }
 

@@ -127,3 +127,8 @@ def test_constants_are_drawn_anew():
 )  # fmt: skip
 def test_reasons_are_counted_without_names(reason, expected):
     assert support.category(reason) == expected
+
+
+@pytest.mark.parametrize("name", [name for name, network in support.NETWORKS.items() if network.arguments])
+def test_networks_with_arguments_are_built(name):
+    support.build(f"{support.NETWORKS[name].source}:{name}", support.NETWORKS[name].arguments)
