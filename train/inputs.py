@@ -89,7 +89,9 @@ def _check(model: nn.Module, spec: str, dataset: data.Dataset) -> None:
         with torch.no_grad():
             logits = model(torch.zeros(1, *dataset.shape))
     except (RuntimeError, ValueError, TypeError, AssertionError) as error:
-        raise InputError(f"model {spec!r}: does not take {images} ({error}); give another --size or --data") from error
+        raise InputError(
+            f"model {spec!r}: does not take {images} ({error}); give another --size or --data, or a network for these"
+        ) from error
     model.train()
     classes = len(dataset.classes)
     if not isinstance(logits, Tensor) or logits.shape != (1, classes):

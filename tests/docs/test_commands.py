@@ -51,7 +51,7 @@ def test_what_is_wrong_is_told(command, reason):
         check(words)
 
 
-@pytest.mark.parametrize("text", ["make plan", "python -m train {prefold,finetune} --distill", "python -m export --opset 17"])
+@pytest.mark.parametrize("text", ["make plan", "python -m train {prefold,finetune} -lr", "python -m export --opset 17"])
 def test_a_mention_need_not_be_complete(text):
     check_mention(text)
 

@@ -1,4 +1,4 @@
-"""README.md and docs/*.md: links resolve, and every command in them would be understood. `make docs-check` runs them."""
+"""README.md and docs/*.md: links resolve, and every command would be understood. `make docs-check` runs them."""
 
 import ast
 import importlib
