@@ -303,7 +303,7 @@ class Viewing(nn.Module):
 
     def forward(self, x):
         x = self.layers(x)
-        return self.classifier(x.view(len(x), -1))
+        return self.classifier(x.view(x.size(0), -1))
 
 
 def test_a_network_that_needs_contiguous_tensors_is_trained(tmp_path):
