@@ -45,8 +45,8 @@ def _copy(copy: Path) -> None:
 def _run_page(page: Path) -> int:
     names: dict[str, object] = {"__name__": "__main__"}
     for block in blocks(page):
-        if not block.language:
-            continue
+        if block.language not in ("sh", "python") and "file" not in block.notes:
+            continue  # output, or a drawing
         if "not run" in block.notes:
             print(f"{block.where}: not run: {block.notes['not run']}", flush=True)
             continue
