@@ -19,7 +19,8 @@ def test_own_model_has_the_reasons_of_fold_and_no_others():
 
 
 def messages() -> list[str]:
-    return re.findall(r"^- \*\*`([^`]+)`\*\*", prose(TROUBLESHOOTING), re.M)
+    found = re.findall(r"^- \*\*`([^`]+)`\*\*", prose(TROUBLESHOOTING), re.M)
+    return [" ".join(message.split()) for message in found]
 
 
 @pytest.mark.parametrize("message", messages())
