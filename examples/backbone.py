@@ -1,4 +1,4 @@
-"""Layer folding in a part of a network: a detector that torch.fx cannot trace, whose backbone can; ten seconds on a CPU.
+"""Layer folding in a part of a network: a detector that torch.fx cannot trace; ten seconds on a CPU.
 
 python examples/backbone.py
 """

@@ -50,7 +50,7 @@ def main(steps: int = 12) -> FoldResult:
     result = fold(hard.eval(), example)
 
     before, after = cost(model, example), cost(result.model, example)
-    images, classes = scenes(8)
+    images, _ = scenes(8)
     with torch.no_grad():
         expected, actual = hard(images)["out"], result.model(images)["out"]
     same = (expected.argmax(1) == actual.argmax(1)).float().mean().item()
