@@ -96,7 +96,9 @@ def _check(model: nn.Module, spec: str, dataset: data.Dataset) -> None:
     classes = len(dataset.classes)
     if not isinstance(logits, Tensor) or logits.shape != (1, classes):
         given = f"a tensor {list(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
-        raise InputError(f"model {spec!r}: gives {given} for one of the {images}, not [1, {classes}] logits")
+        raise InputError(
+            f"model {spec!r}: gives {given} for one of the {images}, not [1, {classes}] logits; let it take num_classes"
+        )
 
 
 def _spec(text: str) -> str:
