@@ -33,7 +33,7 @@ budget  := $(if $(BUDGET_MS),--budget-ms $(BUDGET_MS)) $(if $(SPEEDUP),--speedup
 known   := $(if $(wildcard $(RUN)/importance.csv),--importance '$(RUN)/importance.csv')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fuzz bench support lint prefold table plan fold sweep export trt-bench jetson-setup clean
+.PHONY: help setup demo test fuzz bench docs-check support lint prefold table plan fold sweep export trt-bench jetson-setup clean
 .NOTPARALLEL:
 
 help: ## list the targets and variables
@@ -79,6 +79,9 @@ fuzz: $(READY) ## fold N random networks and check them; ten minutes
 
 bench: $(READY) ## what folding itself costs, side by side with the paper's code; ten minutes
 	@$(PY) -m benchmarks
+
+docs-check: $(READY) ## run every command block of README.md and docs/, but for those that say why not; ten minutes
+	@$(PY) -m tests.docs
 
 support: $(READY) ## which networks of torchvision and timm fold: docs/support.md; ten minutes
 	@$(PY) -m benchmarks.support -o docs/support.md

@@ -72,7 +72,9 @@ def build(spec: str, arguments: dict, named: str | None = None) -> nn.Module:
     except ModuleNotFoundError as error:
         raise InputError(f"model {spec!r}: {error.name} is not installed; pip install {error.name}") from error
     except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"model {spec!r}: {error}") from error
+        own = library is None and isinstance(error, TypeError)
+        remedy = "; its arguments need defaults, as in num_classes=10" if own else ""
+        raise InputError(f"model {spec!r}: {error}{remedy}") from error
 
 
 def arguments_for(spec: str, shape: Sequence[int], classes: int | None = None, named: str | None = None) -> dict:

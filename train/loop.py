@@ -51,7 +51,7 @@ def train(
     where = device()
     data = dataset.to(where)
     example = torch.zeros(1, *data.shape, device=where)
-    model.to(where, memory_format=torch.channels_last)  # a third less time per step than contiguous, on a CPU too
+    layout = _layout(model.to(where), example)
     structure = trace(model, example)
     features = []
     if teacher is not None:
@@ -71,7 +71,7 @@ def train(
         _say(f"{stage}: goes on after epoch {len(rows)} of {h.epochs}")
     for epoch in range(len(rows) + 1, h.epochs + 1):
         start = time.perf_counter()
-        step = partial(_step, model, loss_of, optimizer, scaler, average, h)
+        step = partial(_step, model, loss_of, optimizer, scaler, average, h, layout)
         loss, task = _epoch(model, data, step, stage, epoch, h, min((row["task"] for row in rows), default=math.inf))
         if distributed.rank() > 0:
             continue
@@ -108,6 +108,19 @@ def accuracy(model: nn.Module, dataset: Dataset) -> float:
             right += (model(x).argmax(1) == labels).sum().item()
     model.train(was_training)
     return right / len(dataset.test.labels)
+
+
+def _layout(model: nn.Module, example: Tensor) -> torch.memory_format:
+    """How ``model`` and its images are to lie in memory, and the model there: channels last, a third less time per step
+    than contiguous, on a CPU too, unless its code needs tensors to be contiguous, as `x.view(x.size(0), -1)` does."""
+    model.to(memory_format=torch.channels_last)
+    try:
+        with torch.no_grad():
+            model.eval()(example.contiguous(memory_format=torch.channels_last))
+    except RuntimeError:
+        model.to(memory_format=torch.contiguous_format)
+        return torch.contiguous_format
+    return torch.channels_last
 
 
 def _optimizer(model: nn.Module, h: Hyperparameters) -> torch.optim.Optimizer:
@@ -159,6 +172,7 @@ def _step(
     scaler: torch.amp.GradScaler,
     average: AveragedModel | None,
     h: Hyperparameters,
+    layout: torch.memory_format,
     x: Tensor,
     labels: Tensor,
     before: float,
@@ -172,7 +186,7 @@ def _step(
         group["lr"] = group["scale"] * h.lr * SCHEDULES[h.schedule](before)
     optimizer.zero_grad()
     total = torch.zeros(2, device=x.device)
-    x = x.contiguous(memory_format=torch.channels_last)
+    x = x.contiguous(memory_format=layout)
     for images, targets in zip(x.chunk(h.accumulate), labels.chunk(h.accumulate), strict=True):
         with torch.autocast(x.device.type, PRECISIONS[h.precision], enabled=h.precision != "fp32"):
             losses = torch.stack(loss_of(images, targets)) * (len(images) / len(x))

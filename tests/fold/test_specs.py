@@ -98,6 +98,11 @@ def test_own_code_runs_only_where_it_is_named(own_code, tmp_path):
     assert build(own_code, arguments, named=own_code)[1].out_features == 7
 
 
+def test_own_code_that_cannot_be_called_as_it_is(own_code):
+    with pytest.raises(InputError, match=r"missing 2 required .*; its arguments need defaults"):
+        build(own_code, {}, named=own_code)
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [

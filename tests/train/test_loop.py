@@ -291,3 +291,26 @@ def test_ctrl_c_and_kill_during_prefold_then_the_same_command(folder, tmp_path):
     assert "goes on after epoch" in again.stderr
     whole, killed = (tmp_path / run / "prefold.safetensors" for run in ("whole", "killed"))
     assert whole.read_bytes() == killed.read_bytes()
+
+
+class Viewing(nn.Module):
+    """The code of many a tutorial: a view that tensors in channels last do not have."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1))
+        self.classifier = nn.Linear(4 * 16 * 16, 2)
+
+    def forward(self, x):
+        x = self.layers(x)
+        return self.classifier(x.view(x.size(0), -1))
+
+
+def test_a_network_that_needs_contiguous_tensors_is_trained(tmp_path):
+    torch.manual_seed(0)
+    model = Viewing()
+    train(model, dataset(), tmp_path, "pretrain", replace(SMALL, penalty=0.0))
+    assert accuracy(model, dataset()) > 0.9
+    gated = linearize(model, EXAMPLE)
+    train(gated, dataset(), tmp_path, "prefold", SMALL)
+    assert accuracy(gated, dataset()) > 0.9
