@@ -10,6 +10,7 @@ EXAMPLE = """\
 examples:
   python -m trt_bench bench original.onnx folded.onnx
   python -m trt_bench bench original.onnx folded.onnx --data eval.npz -o bench.json
+  python -m trt_bench bench original.onnx folded.onnx --plan plan.json
   python -m trt_bench build folded.onnx --batch 1 8
   python -m trt_bench table segments/ -o latency.csv
   python -m trt_bench show bench.json
@@ -42,6 +43,9 @@ def _bench(subparsers) -> argparse.ArgumentParser:
     )
     bench.add_argument("onnx", nargs="+", metavar="ONNX", help="ONNX files; the first is the baseline")
     bench.add_argument("--data", metavar="NPZ", help="eval.npz of the export; measures the accuracy as well")
+    bench.add_argument(
+        "--plan", metavar="JSON", help="plan.json that was carried out: compare the speed-up that it predicts"
+    )
     _runtime(bench)
     _batches(bench)
     _tensorrt(bench)
