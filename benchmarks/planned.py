@@ -86,8 +86,7 @@ def run(name: str, folder: Path, seconds: float) -> dict:
     example = torch.randn(2, *shape)
     randomise_statistics(model, example)  # values of trained size: no time depends on others, but infinities would
     plan = _plan(network.spec, model, shape, folder)
-    everything = tuple(name for merge in scan(model, example[:1]).candidates for name in merge.activations)
-    wanted = {"original": (), "planned": tuple(sorted(plan.removed)), "everything": everything}
+    wanted = {"original": (), "planned": tuple(sorted(plan.removed)), "everything": everywhere(model, example[:1])}
     if network.published:
         wanted["published"] = network.published
     paths = []
@@ -113,12 +112,21 @@ def _plan(spec: str, model: nn.Module, shape: list[int], folder: Path) -> predic
     return prediction.load(str(folder / "plan.json"))
 
 
+def everywhere(model: nn.Module, example: torch.Tensor) -> tuple[str, ...]:
+    """All activations whose removal lets layers merge."""
+    return tuple(name for merge in scan(model, example).candidates for name in merge.activations)
+
+
+def folded(model: nn.Module, removed: tuple[str, ...], example: torch.Tensor) -> nn.Module:
+    """``model`` without the activations ``removed``, its padding hoisted, folded."""
+    return fold(hoist_padding(remove(trace(model, example), list(removed)), example)[0].eval(), example).model
+
+
 def _export(model: nn.Module, removed: tuple[str, ...], spec: str, example: torch.Tensor, path: str) -> None:
     """Write ``model`` without the activations ``removed``, folded, as ONNX that says so. Nothing removed: as it is."""
     stage = "original"
-    if removed:
-        model = fold(hoist_padding(remove(trace(model, example), list(removed)), example)[0].eval(), example).model
-        stage = "folded"
+    if removed:  # with nothing to remove, a plan is to keep the network
+        model, stage = folded(model, removed, example), "folded"
     recipe = {
         "stage": stage,
         "model": {"spec": spec},
