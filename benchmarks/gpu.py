@@ -43,8 +43,7 @@ def pair(name: str) -> tuple[nn.Module, nn.Module, torch.Tensor]:
     model, shape = open_network(network.spec, [3, network.pixels, network.pixels])
     images = torch.randn(2, *shape)
     randomise_statistics(model, images)
-    image = images[:1]
-    return fuse(model), fuse(folded(model, everywhere(model, image), image)), image
+    return fuse(model), fuse(folded(model, everywhere(model, images), images)), images[:1]
 
 
 def replay(model: nn.Module, x: torch.Tensor) -> timer.Repeat:

@@ -93,7 +93,7 @@ def run(name: str, folder: Path, seconds: float) -> dict:
     for variant, removed in wanted.items():
         cli.progress(f"{name}: {variant}")
         paths.append(str(folder / f"{variant}.onnx"))
-        _export(model, removed, network.spec, example[:1], paths[-1])
+        _export(model, removed, network.spec, example, paths[-1])
     result, _ = bench(paths, runtime, "", Options(), Bench(seconds), cli.progress)
     result["prediction"] = prediction.compare(plan, result, runtime, Options(), cli.progress)
     cli.progress("")
@@ -117,23 +117,28 @@ def everywhere(model: nn.Module, example: torch.Tensor) -> tuple[str, ...]:
     return tuple(name for merge in scan(model, example).candidates for name in merge.activations)
 
 
-def folded(model: nn.Module, removed: tuple[str, ...], example: torch.Tensor) -> nn.Module:
-    """``model`` without the activations ``removed``, its padding hoisted, folded."""
-    return fold(hoist_padding(remove(trace(model, example), list(removed)), example)[0].eval(), example).model
+def folded(model: nn.Module, removed: tuple[str, ...], images: torch.Tensor) -> nn.Module:
+    """``model`` without the activations ``removed``, its padding hoisted, folded.
+
+    BatchNorms get new statistics, near those of ``images``: without activations, values would else outgrow float16.
+    """
+    bare = hoist_padding(remove(trace(model, images), list(removed)), images)[0].eval()
+    randomise_statistics(bare, images)
+    return fold(bare, images[:1]).model
 
 
-def _export(model: nn.Module, removed: tuple[str, ...], spec: str, example: torch.Tensor, path: str) -> None:
+def _export(model: nn.Module, removed: tuple[str, ...], spec: str, images: torch.Tensor, path: str) -> None:
     """Write ``model`` without the activations ``removed``, folded, as ONNX that says so. Nothing removed: as it is."""
     stage = "original"
     if removed:  # with nothing to remove, a plan is to keep the network
-        model, stage = folded(model, removed, example), "folded"
+        model, stage = folded(model, removed, images), "folded"
     recipe = {
         "stage": stage,
         "model": {"spec": spec},
-        "input_shape": list(example.shape[1:]),
+        "input_shape": list(images.shape[1:]),
         "removed": list(removed),
     }
-    proto = simplify(lower(model, example))[0]
+    proto = simplify(lower(model, images))[0]
     metadata.write(proto, {**metadata.describe(model, recipe), "precision": "fp32"})
     onnx.save(proto, path)
 

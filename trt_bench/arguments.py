@@ -84,9 +84,11 @@ def _table(subparsers) -> argparse.ArgumentParser:
         "--bound",
         type=_positive(float),
         default=0.02,
-        help="repeat a segment until half its 95%% interval is below this fraction of its median (%(default)s)",
+        help="visit a segment until half its 95%% interval is below this fraction of its median (%(default)s)",
     )
-    table.add_argument("--repeats", type=_positive(int), default=5, help="but at most so often (%(default)s)")
+    table.add_argument(
+        "--repeats", type=_positive(int), default=5, help="but at most so often (%(default)s), at least 2"
+    )
     table.add_argument("--force", action="store_true", help="go on though the device is in another state than before")
     _runtime(table)
     table.add_argument("--batch", type=_positive(int), default=1, help="images per inference (%(default)s)")
