@@ -87,7 +87,7 @@ def _table(subparsers) -> argparse.ArgumentParser:
         help="visit a segment until half its 95%% interval is below this fraction of its median (%(default)s)",
     )
     table.add_argument(
-        "--repeats", type=_positive(int), default=5, help="but at most so often (%(default)s), at least 2"
+        "--repeats", type=_positive(int), default=5, help="but at most so often (%(default)s); two have to agree"
     )
     table.add_argument("--force", action="store_true", help="go on though the device is in another state than before")
     _runtime(table)
