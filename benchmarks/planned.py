@@ -83,17 +83,17 @@ def run(name: str, folder: Path, seconds: float) -> dict:
     shape = [3, network.pixels, network.pixels]
     torch.manual_seed(0)
     model, _ = open_network(network.spec, shape)
-    example = torch.randn(2, *shape)
-    randomise_statistics(model, example)  # values of trained size: no time depends on others, but infinities would
+    images = torch.randn(2, *shape)
+    randomise_statistics(model, images)  # so that no value becomes infinite, or so small that arithmetic is slow
     plan = _plan(network.spec, model, shape, folder)
-    wanted = {"original": (), "planned": tuple(sorted(plan.removed)), "everything": everywhere(model, example[:1])}
+    wanted = {"original": (), "planned": tuple(sorted(plan.removed)), "everything": everywhere(model, images[:1])}
     if network.published:
         wanted["published"] = network.published
     paths = []
     for variant, removed in wanted.items():
         cli.progress(f"{name}: {variant}")
         paths.append(str(folder / f"{variant}.onnx"))
-        _export(model, removed, network.spec, example, paths[-1])
+        _export(model, removed, network.spec, images, paths[-1])
     result, _ = bench(paths, runtime, "", Options(), Bench(seconds), cli.progress)
     result["prediction"] = prediction.compare(plan, result, runtime, Options(), cli.progress)
     cli.progress("")
