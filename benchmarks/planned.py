@@ -1,4 +1,4 @@
-"""Whether planning keeps its promise: ``python -m benchmarks.planned``, an hour and a half.
+"""Whether planning keeps its promise: ``python -m benchmarks.planned``, half an hour on an idle machine.
 
 Five networks with random weights are planned by a latency table that is measured first, with everything allowed. Each
 is then timed in one interleaved run as it was, as planned, folded everywhere, and with a published choice of blocks
