@@ -12,6 +12,7 @@ import csv
 import io
 import itertools
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -20,11 +21,12 @@ from types import ModuleType
 
 import numpy as np
 
-from trt_bench import device, files, segments, stats, timer
+from trt_bench import device, files, segments, stats, sysfs, timer
 from trt_bench.errors import CheckError, InputError
 from trt_bench.runtimes import Loaded, Options
 
 SCHEMA = 2
+WAITS = 0.05  # of the time: a process that waits more for a core shares it with others
 AGREE = 0.05  # visits that are slower than the fastest by more were disturbed
 
 
@@ -65,7 +67,7 @@ def measure(
         "segments": [],
     }
     known = _begun(sidecar, document, how.force)
-    new = 0
+    new, began, waited = 0, time.monotonic(), _waited_s()
     for visit, segment in itertools.product(range(how.repeats), wanted):
         visits = known[segment.digest]["visits_ms"] if segment.digest in known else []
         if len(visits) > visit or _settled(visits, how):
@@ -81,7 +83,8 @@ def measure(
     ]
     files.write_text(output, rows(document["segments"]))
     files.write_json(sidecar, {**document, "complete": True})
-    return _report(document, output, new, how)
+    waited = (_waited_s() - waited) / (time.monotonic() - began)
+    return _report(document, output, new, how, waited)
 
 
 def rows(timed: list[dict]) -> str:
@@ -174,7 +177,13 @@ def _list(settings: dict) -> str:
     return ", ".join(f"{name} {value}" for name, value in settings.items())
 
 
-def _report(document: dict, output: str, new: int, how: How) -> str:
+def _waited_s() -> float:
+    """How long this process was ready to run, and had no core; 0 where the system does not tell."""
+    counters = (sysfs.text(Path("/proc/self/schedstat")) or "").split()
+    return 1e-9 * int(counters[1]) if len(counters) == 3 else 0.0
+
+
+def _report(document: dict, output: str, new: int, how: How, waited: float) -> str:
     timed = document["segments"]
     names = sum(len(row["names"]) for row in timed)
     lines = [f"{output}: {names} segments, {len(timed)} of them different; visited {new} times now"]
@@ -185,4 +194,9 @@ def _report(document: dict, output: str, new: int, how: How) -> str:
         for row in timed
         if not _settled(row["visits_ms"], how)
     ]
+    if waited > WAITS:
+        lines.append(
+            f"warning: other work took the core for {waited:.0%} of the time, so that visits may agree on a wrong time; "
+            f"remove {output} and its .json, and measure on a quiet machine"
+        )
     return "\n".join(lines)
