@@ -109,8 +109,9 @@ export: $(READY) ## original and folded network to ONNX in each PRECISION, each 
 	@$(PY) -m export $(named) --precision $(PRECISION) --data '$(RUN)/eval.npz' \
 	  '$(RUN)/original.safetensors' '$(RUN)/folded.safetensors'
 
-trt-bench: ## latency of both, interleaved: TensorRT on a GPU or Jetson, else ONNX Runtime on the CPU
-	@$(BENCH) bench --runtime $(RUNTIME) --batch $(BATCH) --data '$(RUN)/eval.npz' \
+trt-bench: ## latency of both, interleaved, against the plan's if there is one: TensorRT, else ONNX Runtime on the CPU
+	@set --; test ! -e '$(RUN)/plan.json' || set -- --plan '$(RUN)/plan.json'; \
+	$(BENCH) bench --runtime $(RUNTIME) --batch $(BATCH) --data '$(RUN)/eval.npz' "$$@" \
 	  -o '$(RUN)/bench.json' '$(RUN)/original.onnx' '$(RUN)/folded.onnx'
 
 table: ## latency of every segment that could be merged, for make plan; goes on where it stopped

@@ -83,7 +83,7 @@ def plan(options: argparse.Namespace) -> None:
     budget = whole.time / options.speedup if options.speedup else options.budget_ms
     chosen = Plan(whole, [offered[i] for i in best.chosen(_number(best, budget, whole.time))])
     _warn(merges_of(model, example, chosen.removed), chosen)
-    text = plan_report.as_text(chosen, timings, found.activations, unit)
+    text = plan_report.as_text(chosen, timings, found.activations, unit, budget)
     write_json(folder / "plan.json", plan_report.as_json(chosen, timings, options.network, unit, budget))
     write_text(folder / "plan.txt", "".join(f"{name}\n" for name in chosen.removed))
     plan_report.draw(folder / "plan.png", best, chosen, unit, budget)

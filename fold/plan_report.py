@@ -72,7 +72,7 @@ def as_json(plan: Plan, timings: Timings, network: str, importance: str, budget:
     }
 
 
-def as_text(plan: Plan, timings: Timings, activations: int, importance: str) -> str:
+def as_text(plan: Plan, timings: Timings, activations: int, importance: str, budget: float | None) -> str:
     """A row for each merge, then the network before and after."""
     rows = [["in", "merged layers", "kernel", "MACs", "ms apart => merged", "saves ms", "loses"]]
     for offer in plan.chosen:
@@ -96,9 +96,10 @@ def as_text(plan: Plan, timings: Timings, activations: int, importance: str) -> 
         ["planned", str(left), f"{plan.time:.4f} +- {plan.error:.4f}", f"{speedup:.3f}x"],
     ]  # fmt: skip
     merges = table(rows) if plan.chosen else "nothing to fold: no merge is faster than its layers apart"
+    without = "\nwithout a budget this is the fastest network, whatever it loses; give one to keep what matters more"
     return (
         f"{merges}\n\n{table(after)}\n\n{timings.runtime} on {timings.device}, batch {timings.batch}; "
-        f"importance lost {plan.loses:.4g} ({importance})"
+        f"importance lost {plan.loses:.4g} ({importance}){without if plan.chosen and budget is None else ''}"
     )
 
 

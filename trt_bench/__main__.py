@@ -16,15 +16,17 @@ def main() -> None:
 
 
 def _bench(given: argparse.Namespace) -> None:
-    from trt_bench import bench, profile, report, results, runtimes, trace
+    from trt_bench import bench, prediction, profile, report, results, runtimes, trace
 
     if given.output:
         _writable(given.output, ".json")
     for folder in filter(None, (given.export_times, given.export_profile)):
         _writable(f"{folder}/x.json", ".json", option=f"DIR {folder}")
+    plan = prediction.load(given.plan) if given.plan else None
     runtime, reason = runtimes.choose(given.runtime, given.provider)
+    options = _options(given, given.batch)
     what = bench.Bench(given.seconds, given.data, profile=bool(given.export_profile))
-    result, traces = bench.bench(given.onnx, runtime, reason, _options(given, given.batch), what, cli.progress)
+    result, traces = bench.bench(given.onnx, runtime, reason, options, what, cli.progress)
     try:
         for model, inferences in zip(result["models"], traces, strict=True):
             name = f"{model['name']}-batch{model['batch']}"
@@ -34,6 +36,10 @@ def _bench(given: argparse.Namespace) -> None:
                 profile.export(f"{given.export_profile}/{name}.profile.json", model["profile"])
         if given.output:
             results.save(given.output, result)
+        if plan:
+            result["prediction"] = prediction.compare(plan, result, runtime, options, cli.progress)
+            if given.output:
+                results.save(given.output, result)
     finally:  # whatever befell the files, the measurement was made
         print(report.table(result))
 

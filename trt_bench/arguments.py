@@ -10,6 +10,7 @@ EXAMPLE = """\
 examples:
   python -m trt_bench bench original.onnx folded.onnx
   python -m trt_bench bench original.onnx folded.onnx --data eval.npz -o bench.json
+  python -m trt_bench bench original.onnx folded.onnx --plan plan.json
   python -m trt_bench build folded.onnx --batch 1 8
   python -m trt_bench table segments/ -o latency.csv
   python -m trt_bench show bench.json
@@ -42,6 +43,9 @@ def _bench(subparsers) -> argparse.ArgumentParser:
     )
     bench.add_argument("onnx", nargs="+", metavar="ONNX", help="ONNX files; the first is the baseline")
     bench.add_argument("--data", metavar="NPZ", help="eval.npz of the export; measures the accuracy as well")
+    bench.add_argument(
+        "--plan", metavar="JSON", help="plan.json that was carried out: compare the speed-up that it predicts"
+    )
     _runtime(bench)
     _batches(bench)
     _tensorrt(bench)
@@ -80,9 +84,11 @@ def _table(subparsers) -> argparse.ArgumentParser:
         "--bound",
         type=_positive(float),
         default=0.02,
-        help="repeat a segment until half its 95%% interval is below this fraction of its median (%(default)s)",
+        help="visit a segment until half its 95%% interval is below this fraction of its median (%(default)s)",
     )
-    table.add_argument("--repeats", type=_positive(int), default=5, help="but at most so often (%(default)s)")
+    table.add_argument(
+        "--repeats", type=_positive(int), default=5, help="but at most so often (%(default)s); two have to agree"
+    )
     table.add_argument("--force", action="store_true", help="go on though the device is in another state than before")
     _runtime(table)
     table.add_argument("--batch", type=_positive(int), default=1, help="images per inference (%(default)s)")

@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trt_bench import arguments, cli, files
+from trt_bench import arguments, cli, files, prediction
 from trt_bench.errors import InputError
 
 JOBS = ".cache/layer-folding/jobs"  # in the home folder of the board
@@ -94,6 +94,11 @@ def plan(command: list[str]) -> Job:
     places = {}
     for path in [*getattr(given, "onnx", []), *filter(None, [getattr(given, "data", None)])]:
         places[path] = _add(job, Path(path))
+    if getattr(given, "plan", None):  # with the segments that a prediction is traced to
+        places[given.plan] = _add(job, Path(given.plan))
+        segments = sorted(set(prediction.load(given.plan).files.values()))
+        for path in [*segments, *([segments[0].with_name("segments.json")] if segments else [])]:
+            _add(job, path, "in/segments/")
     if given.subcommand == "table":
         places[given.segments] = "in/segments"
         for path in sorted(Path(given.segments).glob("*")):

@@ -1,5 +1,6 @@
 """What the exporter wrote into an ONNX file about the network, read with no ONNX package: a Jetson has none."""
 
+import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,15 +20,19 @@ def read(path: str | Path) -> dict[str, int | float | str]:
 
     Raises InputError if the file is missing or cut off, or if one of the numbers is none.
     """
-    if not Path(path).is_file():
-        raise InputError(f"{path}: no such file; give an ONNX file, as `python -m export` writes it")
-    try:
-        model = memoryview(Path(path).read_bytes())
-        entries = [dict(_fields(content)) for field, content in _fields(model) if field == METADATA_PROPS]
-        strings = {str(entry[1], "utf-8"): str(entry.get(2, b""), "utf-8") for entry in entries}
-    except (IndexError, KeyError, ValueError) as error:
-        raise InputError(f"{path}: not an ONNX file, or cut off; export it again") from error
+    strings = _strings(path)
     return {name: _value(path, name, strings[PREFIX + name]) for name in KINDS if PREFIX + name in strings}
+
+
+def removed(path: str | Path) -> frozenset[str] | None:
+    """The activations that the network at ``path`` has lost, as the recipe of its checkpoint names them; None where it
+    carries no recipe that can be read. Raises InputError if the file is missing or cut off.
+    """
+    try:
+        recipe = json.loads(_strings(path)[f"{PREFIX}recipe"])
+        return frozenset(map(str, recipe["removed"] if recipe["stage"] in ("finetuned", "folded") else ()))
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return None
 
 
 def producers(path: str | Path) -> dict[str, tuple[str, str, str]]:
@@ -45,6 +50,17 @@ def producers(path: str | Path) -> dict[str, tuple[str, str, str]]:
 
 def _all(message: memoryview, wanted: int) -> Iterator[memoryview]:
     return (content for field, content in _fields(message) if field == wanted)
+
+
+def _strings(path: str | Path) -> dict[str, str]:
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such file; give an ONNX file, as `python -m export` writes it")
+    try:
+        model = memoryview(Path(path).read_bytes())
+        entries = [dict(_fields(content)) for field, content in _fields(model) if field == METADATA_PROPS]
+        return {str(entry[1], "utf-8"): str(entry.get(2, b""), "utf-8") for entry in entries}
+    except (IndexError, KeyError, ValueError) as error:
+        raise InputError(f"{path}: not an ONNX file, or cut off; export it again") from error
 
 
 def _value(path: str | Path, name: str, text: str) -> int | float | str:

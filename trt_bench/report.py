@@ -2,8 +2,10 @@
 
 from trt_bench import advice, device, stats
 from trt_bench.errors import InputError
+from trt_bench.prediction import MISS
 
 TITLES = {"onnxruntime": "ONNX Runtime", "tensorrt": "TensorRT"}
+OFF = 0.01  # of the original network's time: a smaller difference does not explain a miss
 HEADER = [
     ("", "weighted", "", "", "", "median latency", "speed-up"),
     ("model", "layers", "parameters", "MACs", "accuracy", "ms [95% interval]", "[95% interval]"),
@@ -23,6 +25,7 @@ def table(result: dict) -> str:
         lines += [_conditions(result, batch), "", *aligned(rows), *([""] if notes else []), *notes]
         lines += [line for model in models for line in _profile(model)]
         lines.append("")
+    lines += _prediction(result["prediction"]) if "prediction" in result else []
     return "\n".join([*lines, *advice.warnings(result)]).rstrip("\n")
 
 
@@ -113,6 +116,51 @@ def _verdict(comparison: dict) -> str:
     if verdict == "no significant difference":
         return f"verdict: {verdict} between {candidate} and {baseline}: {_speedup(comparison)}"
     return f"verdict: {candidate} is {verdict} than {baseline}: {_speedup(comparison)}"
+
+
+def _prediction(prediction: dict) -> list[str]:
+    """What the plan said beside what was measured; where they are far apart, which merges are to blame."""
+    plan = prediction["plan"]
+    if prediction["obstacle"]:
+        return [f"prediction: {plan} is not compared: {prediction['obstacle']}"]
+    miss = prediction["miss"]
+    line = (
+        f"prediction: {_speedup(prediction)} by {plan}, {_speedup(prediction['measured'])} measured: "
+        f"predicted {abs(miss):.1%} too {'fast' if miss > 0 else 'slow'}"
+    )
+    return [line] if abs(miss) <= MISS else [f"warning: {line}; what was off:", "", *_merges(prediction)]
+
+
+def _merges(prediction: dict) -> list[str]:
+    """What each merge saves, by the table and timed again, those that differ most first."""
+    rows = [("saves, of the original's time", "by the table", "timed again", "")]
+    merges = sorted(prediction["merges"], key=lambda row: -abs(_now(row) - row["planned"]))
+    for row in merges:
+        spread = 0 if row["again"] is None else (row["ci95"][1] - row["ci95"][0]) / 2
+        alike = f" and {row['count'] - 1} like it" if row["count"] > 1 else ""
+        name = " .. ".join(dict.fromkeys((row["layers"][0], row["layers"][-1])))
+        now = "-" if row["again"] is None else f"{_now(row):.1%} +- {spread:.1%}"
+        off = "off" if abs(_now(row) - row["planned"]) > max(row["error"] + spread, OFF) else ""
+        rows.append((f"{name}{alike}", f"{row['planned']:.1%} +- {row['error']:.1%}", now, off))
+    saved = 1 - 1 / prediction["measured"]["speedup"]
+    rest = saved - sum(map(_now, merges))
+    rows.append(("what they save in the network but not alone", "", f"{rest:+.1%}", "off" if abs(rest) > OFF else ""))
+    rows.append(("the whole network", f"{1 - 1 / prediction['speedup']:.1%}", f"{saved:.1%}", ""))
+    lines = aligned(rows)
+    if any(row["again"] is None for row in merges):
+        lines.append("some merges could not be timed again: `make table` writes their segments beside the plan")
+    if any(row[-1] for row in rows[1:-2]):
+        lines.append("where a merge is off: measure the table again in the state that counts, and plan again")
+    if abs(rest) > OFF:
+        lines.append(
+            "in the network but not alone: by caches and layouts, or because other work on the machine slows down long "
+            "inferences more than short ones"
+        )
+    return [*lines, ""]
+
+
+def _now(row: dict) -> float:
+    return row["planned"] if row["again"] is None else row["again"]
 
 
 def _parts(model: dict) -> list[str]:

@@ -46,6 +46,8 @@ def validate(result: dict) -> None:
     _require(isinstance(result["models"], list) and result["models"], "no models")
     for model in result["models"]:
         _model(model)
+    if "prediction" in result:
+        _prediction(result["prediction"])
     names = {model["name"] for model in result["models"]}
     if result["comparison"] is None:
         _require(len(names) == 1, "several models without a comparison")
@@ -66,6 +68,21 @@ def _model(model: dict) -> None:
     _require(isinstance(samples, list) and samples and all(map(_number, samples)), f"{name}: samples_ms")
     _require(model["accuracy"] is None or 0 <= model["accuracy"] <= 1, f"{name}: accuracy")
     _require(isinstance(model.get("network", {}), dict), f"{name}: network")
+
+
+def _prediction(prediction: dict) -> None:
+    _require(isinstance(prediction["plan"], str), "prediction: plan no string")
+    _require(_number(prediction["speedup"]) and _interval(prediction["ci95"]), "prediction without numbers")
+    if prediction["obstacle"] is not None:
+        _require(isinstance(prediction["obstacle"], str), "prediction: obstacle no string")
+        return
+    _require(_number(prediction["measured"]["speedup"]) and _interval(prediction["measured"]["ci95"]), "prediction")
+    _require(_number(1 + prediction["miss"]), "prediction: miss")
+    for row in prediction["merges"]:
+        _require(row["layers"] and all(isinstance(layer, str) for layer in row["layers"]), "prediction: layers")
+        numbers = [row["planned"], row["error"], *([] if row["again"] is None else [row["again"], *row["ci95"]])]
+        _require(all(isinstance(number, (int, float)) for number in numbers), "prediction: merges without numbers")
+        _require(isinstance(row["count"], int), "prediction: count")
 
 
 def _number(value: object) -> bool:

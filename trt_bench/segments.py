@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,25 @@ class Segment:
 def load(folder: str | Path) -> list[Segment]:
     """The segments of ``folder``, files of the same content once. Raises InputError where the export wrote no such."""
     index = Path(folder) / "segments.json"
+    merged: dict[str, tuple[Path, list[str]]] = {}
+    for path, names in _entries(index):
+        if not path.is_file():
+            raise InputError(f"{path}: no such file, though {index} names it; export the segments again")
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        merged.setdefault(digest, (path, []))[1].extend(names)
+    _unique(index, [name for _, names in merged.values() for name in names])
+    return [Segment(path, digest, tuple(names)) for digest, (path, names) in merged.items()]
+
+
+def files(folder: str | Path, names: Collection[str]) -> dict[str, Path]:
+    """The files of those of ``names`` that ``folder`` has. Raises InputError as `load` for a damaged segments.json."""
+    index = Path(folder) / "segments.json"
+    entries = _entries(index) if index.exists() else []
+    return {name: path for path, known in entries for name in known if name in names and path.is_file()}
+
+
+def _entries(index: Path) -> list[tuple[Path, list[str]]]:
+    """The files that a segments.json lists, each with the names that it stands for."""
     try:
         content = json.loads(index.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -32,21 +52,16 @@ def load(folder: str | Path) -> list[Segment]:
     try:
         if content["schema"] != SCHEMA:
             raise ValueError(f"schema is {content['schema']!r}")
-        entries = [(_file(entry["file"]), [str(name) for name in entry["names"]]) for entry in content["segments"]]
+        entries = [
+            (index.parent / _file(entry["file"]), [str(name) for name in entry["names"]])
+            for entry in content["segments"]
+        ]
         if not entries:
             raise ValueError("no segments")
     except (KeyError, TypeError, ValueError) as error:
         what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
         raise InputError(f"{index}: no segments.json of schema {SCHEMA}: {what}; export the segments again") from error
-    merged: dict[str, tuple[Path, list[str]]] = {}
-    for name, names in entries:
-        path = Path(folder) / name
-        if not path.is_file():
-            raise InputError(f"{path}: no such file, though {index} names it; export the segments again")
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        merged.setdefault(digest, (path, []))[1].extend(names)
-    _unique(index, [name for _, names in merged.values() for name in names])
-    return [Segment(path, digest, tuple(names)) for digest, (path, names) in merged.items()]
+    return entries
 
 
 def span(name: str) -> tuple[int, int] | None:

@@ -1,33 +1,41 @@
-"""The latency table that `python -m fold plan` plans with: every segment timed once, however often interrupted.
+"""The latency table that `python -m fold plan` plans with: every segment timed until two visits agree.
 
 ``latency.csv`` has a row ``st,end,time,stdev`` (ms) for each segment that is named by its layers. ``latency.json``
 beside it has every segment with its samples, and the device and settings; it grows as segments are timed, and a run
 that finds one goes on behind what it holds.
+
+What else runs on a machine can slow a segment down by half for as long as it is timed, so evenly that no interval shows
+it. So all segments are visited in turn, and again: a visit is believed when another, at another time, agrees with it.
 """
 
 import csv
 import io
+import itertools
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 
-from trt_bench import device, files, segments, stats, timer
+from trt_bench import device, files, segments, stats, sysfs, timer
 from trt_bench.errors import CheckError, InputError
-from trt_bench.runtimes import Options
+from trt_bench.runtimes import Loaded, Options
 
-SCHEMA = 1
+SCHEMA = 2
+WAITS = 0.05  # of the time: a process that waits more for a core shares it with others
+AGREE = 0.05  # visits that are slower than the fastest by more were disturbed
 
 
 @dataclass(frozen=True)
 class How:
     """How long a segment is timed."""
 
-    seconds: float = 0.5  # at a time
-    bound: float = 0.02  # repeated until half the 95 % interval is less than this fraction of the median
+    seconds: float = 0.5  # at each visit
+    bound: float = 0.02  # visited until half the 95 % interval is less than this fraction of the median
     repeats: int = 5  # but at most so often
     force: bool = False  # mix device states
 
@@ -58,20 +66,25 @@ def measure(
         "settings": settings,
         "segments": [],
     }
-    before = _begun(sidecar, document, how.force)
-    for index, segment in enumerate(wanted):
-        row = before.get(segment.digest)
-        if row is None:
-            label = f"segment {index + 1} of {len(wanted)}, {segment.path.name}"
-            row, ran = _time(segment, runtime, options, how, lambda text, at=label: progress(text and f"{at}: {text}"))
-            document["settings"] = {**settings, **ran}
-        document["segments"].append({**row, "file": segment.path.name, "names": list(segment.names)})
-        if segment.digest not in before:
-            kept = [row for digest, row in before.items() if digest not in {s.digest for s in wanted[: index + 1]}]
-            files.write_json(sidecar, {**document, "segments": document["segments"] + kept})
+    known = _begun(sidecar, document, how.force)
+    new, began, waited = 0, time.monotonic(), _waited_s()
+    for visit, segment in itertools.product(range(how.repeats), wanted):
+        visits = known[segment.digest]["visits_ms"] if segment.digest in known else []
+        if len(visits) > visit or _settled(visits, how):
+            continue
+        label = f"visit {visit + 1}, segment {wanted.index(segment) + 1} of {len(wanted)}, {segment.path.name}"
+        samples, model = _visit(segment, runtime, options, how.seconds, partial(_tell, progress, label))
+        document["settings"] |= model.settings
+        known[segment.digest] = _row(segment, model.input_shape, [*visits, samples])
+        new += 1
+        files.write_json(sidecar, {**document, "segments": [*known.values()]})
+    document["segments"] = [
+        {**known[segment.digest], "file": segment.path.name, "names": list(segment.names)} for segment in wanted
+    ]
     files.write_text(output, rows(document["segments"]))
     files.write_json(sidecar, {**document, "complete": True})
-    return _report(document, output, len(wanted) - sum(segment.digest in before for segment in wanted))
+    waited = (_waited_s() - waited) / (time.monotonic() - began)
+    return _report(document, output, new, how, waited)
 
 
 def rows(timed: list[dict]) -> str:
@@ -85,35 +98,51 @@ def rows(timed: list[dict]) -> str:
     return text.getvalue()
 
 
-def _time(
-    segment: segments.Segment, runtime: ModuleType, options: Options, how: How, progress: Callable[[str], None]
-) -> tuple[dict, dict]:
-    """One segment's record, and how its runtime ran it."""
+def _tell(progress: Callable[[str], None], label: str, text: str) -> None:
+    progress(text and f"{label}: {text}")
+
+
+def _visit(
+    segment: segments.Segment, runtime: ModuleType, options: Options, seconds: float, progress: Callable[[str], None]
+) -> tuple[list[float], Loaded]:
+    """Load a segment and time it: samples in ms."""
     progress("loading")
-    batch = options.batches[0]
-    model = runtime.load(segment.path, batch, options)
+    model = runtime.load(segment.path, options.batches[0], options)
     example = np.random.default_rng(0).standard_normal(model.input_shape, dtype=np.float32)
     if not np.isfinite(model.infer(example)).all():
         raise CheckError(f"{segment.path}: computes NaN or infinity from random input; export it in another precision")
     model.bind(example)
-    samples: list[float] = []
-    repeats = 0
-    while repeats < how.repeats:
-        repeats += 1
-        samples += timer.measure([model.repeat], how.seconds, progress=progress).samples_ms[0]
-        median, low, high = stats.median_interval(samples)
-        if (high - low) / 2 < how.bound * median:
-            break
-    row = {
+    return timer.measure([model.repeat], seconds, progress=progress).samples_ms[0], model
+
+
+def believed(visits: list[list[float]]) -> list[list[float]]:
+    """Of the visits to a segment (samples in ms) those that agree with the fastest; all, where no other does."""
+    fastest = min(map(np.median, visits))
+    agreeing = [samples for samples in visits if np.median(samples) <= (1 + AGREE) * fastest]
+    return agreeing if len(agreeing) > 1 else visits
+
+
+def _settled(visits: list[list[float]], how: How) -> bool:
+    if len(visits) < 2:
+        return False
+    median, low, high = stats.median_interval(np.concatenate(believed(visits)))
+    return (high - low) / 2 < how.bound * median
+
+
+def _row(segment: segments.Segment, input_shape: tuple[int, ...], visits: list[list[float]]) -> dict:
+    """A segment's record: ``time``, ``stdev`` and ``ci95`` (ms) of the visits that are believed."""
+    samples = np.concatenate(believed(visits))
+    median, low, high = stats.median_interval(samples)
+    return {
         "sha256": segment.digest,
-        "input_shape": list(model.input_shape),
+        "input_shape": list(input_shape),
         "time": median,
         "stdev": float(np.std(samples)),
         "ci95": [low, high],
-        "repeats": repeats,
-        "samples_ms": samples,
+        "visits_ms": visits,
+        "file": segment.path.name,
+        "names": list(segment.names),
     }
-    return row, model.settings
 
 
 def _begun(sidecar: Path, document: dict, force: bool) -> dict[str, dict]:
@@ -124,7 +153,7 @@ def _begun(sidecar: Path, document: dict, force: bool) -> dict[str, dict]:
         before = json.loads(sidecar.read_text(encoding="utf-8"))
         if before["schema"] != SCHEMA:
             raise ValueError(f"schema is {before['schema']!r}")
-        timed = {row["sha256"]: row for row in before["segments"]}
+        timed = {row["sha256"]: row for row in before["segments"] if row["visits_ms"]}
         same = {name: before["settings"][name] for name in document["settings"]}
         runtime, state = before["runtime"], before["device"]
     except (KeyError, TypeError, ValueError) as error:
@@ -140,6 +169,7 @@ def _begun(sidecar: Path, document: dict, force: bool) -> dict[str, dict]:
             f"{sidecar}: was begun in another state of the device ({'; '.join(different)}); restore it, give --force "
             "to mix them, or remove the file"
         )
+    document["settings"] = before["settings"]  # with how its runtime ran them
     return timed
 
 
@@ -147,14 +177,26 @@ def _list(settings: dict) -> str:
     return ", ".join(f"{name} {value}" for name, value in settings.items())
 
 
-def _report(document: dict, output: str, new: int) -> str:
+def _waited_s() -> float:
+    """How long this process was ready to run, and had no core; 0 where the system does not tell."""
+    counters = (sysfs.text(Path("/proc/self/schedstat")) or "").split()
+    return 1e-9 * int(counters[1]) if len(counters) == 3 else 0.0
+
+
+def _report(document: dict, output: str, new: int, how: How, waited: float) -> str:
     timed = document["segments"]
     names = sum(len(row["names"]) for row in timed)
-    loose = [row for row in timed if row["ci95"][1] - row["ci95"][0] > 2 * document["settings"]["bound"] * row["time"]]
-    lines = [f"{output}: {names} segments, {len(timed)} of them different, {new} timed now"]
+    lines = [f"{output}: {names} segments, {len(timed)} of them different; visited {new} times now"]
     lines += [
-        f"warning: {row['file']}: its interval is +-{50 * (row['ci95'][1] - row['ci95'][0]) / row['time']:.1f} % "
-        "of its median; measure on a quieter machine, or with more --repeats"
-        for row in loose
+        f"warning: {row['file']}: after {len(row['visits_ms'])} visits its interval is "
+        f"+-{50 * (row['ci95'][1] - row['ci95'][0]) / row['time']:.1f} % of its median; measure on a quieter machine, "
+        "or with more --repeats"
+        for row in timed
+        if not _settled(row["visits_ms"], how)
     ]
+    if waited > WAITS:
+        lines.append(
+            f"warning: other work took the core for {waited:.0%} of the time, so that visits may agree on a wrong time; "
+            f"remove {output} and its .json, and measure on a quiet machine"
+        )
     return "\n".join(lines)

@@ -11,6 +11,7 @@ from fold import checkpoint
 from fold.candidates import candidates
 from fold.cli import run
 from train.models import build
+from trt_bench import prediction
 
 SHAPE = [1, 16, 16]
 ARGUMENTS = {"num_classes": 10, "in_channels": 1}
@@ -88,6 +89,15 @@ def test_without_a_budget_everything_that_pays_is_folded_and_nothing_else(folder
     assert (folder / "plan.png").read_bytes().startswith(b"\x89PNG")
     out, err = capsys.readouterr()
     assert "expand.conv + depthwise.conv + project.conv" in out and f"{10 / (10 - saved):.3f}x" in out and not err
+
+
+def test_the_benchmark_reads_what_was_planned(folder, found):
+    assert call("plan", folder, "--latency", folder / "latency.csv") == 0
+    document, plan = read_plan(folder), prediction.load(str(folder / "plan.json"))
+    assert (plan.where, plan.removed) == (("onnxruntime", "EPYC", 1), set(document["removed"]))
+    assert sum(merge.count for merge in plan.merges) == len(document["merges"])
+    assert plan.original - sum(merge.saves for merge in plan.merges) == pytest.approx(plan.planned)
+    assert {merge.merged for merge in plan.merges} == {of_block(found, block).merged for block in (1, 3)}
 
 
 def test_a_budget_takes_what_loses_least(folder, found, capsys):

@@ -1,0 +1,55 @@
+"""What of the GPU benchmark can be checked without one; and with one, that it runs."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks import gpu
+from trt_bench import cli
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+def test_both_networks_have_their_batchnorms_merged_and_one_is_shallower():
+    original, folded, image = gpu.pair("resnet20")
+    for model in (original, folded):
+        assert not any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+        assert model(image).isfinite().all()
+    counts = [sum(isinstance(module, nn.Conv2d) for module in model.modules()) for model in (original, folded)]
+    assert counts == [19, 10]
+
+
+def test_a_row_has_the_speedup_of_its_samples():
+    row = gpu.row("resnet20", "fp16", 32, [[2.0, 2.1] * 10, [1.0, 1.05] * 10])
+    line = gpu.text([row]).splitlines()[-1].split()
+    assert line[:5] == ["resnet20", "fp16", "32", "2.05", "1.025"]
+    assert line[5] == "2.000x" and line[-1] == "faster"
+
+
+def test_without_a_gpu_it_is_one_line(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr("sys.argv", ["gpu", "-o", str(tmp_path / "gpu.json")])
+    assert cli.run(gpu.main) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and err.startswith("error: no GPU: ")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_it_runs_on_a_gpu(tmp_path):
+    output = tmp_path / "gpu.json"
+    gpu.main(["--networks", "resnet20", "--seconds", "0.05", "-o", str(output)])
+    rows = json.loads(output.read_text())["rows"]
+    assert [(row["precision"], row["batch"]) for row in rows] == [("fp32", 1), ("fp32", 32), ("fp16", 1), ("fp16", 32)]
+    assert all(row["comparison"]["speedup"] > 0 for row in rows)
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_each_replay_of_a_graph_is_timed():
+    model, x = nn.Linear(4, 4).cuda(), torch.ones(1, 4, device="cuda")
+    stamps = gpu.replay(model, x)(5)
+    assert stamps.shape == (5, 8) and (stamps[:, 5] >= stamps[:, 4]).all()

@@ -1,0 +1,102 @@
+"""Planned against the others. No test relies on what is faster, as machines may be busy."""
+
+import json
+
+import pytest
+from torch import nn
+
+from benchmarks import planned
+from tests.trt_bench.test_results import model
+from trt_bench import cli, prediction, results, stats
+from trt_bench.table import How
+
+
+def result(**medians):
+    """What `planned.run` returns for networks that take these times, in ms."""
+    samples = {name: [ms, 1.001 * ms] * 10 for name, ms in medians.items()}
+    comparisons = [
+        {"baseline": "original", "candidate": name, "batch": 1, **stats.compare(samples["original"], values)}
+        for name, values in samples.items()
+        if name != "original"
+    ]
+    predicted = {"speedup": 2.0, "latency_ms": {"planned": 1.0, "error": 0.02}, "miss": 0.05}
+    bench = {
+        "device": {"name": "EPYC", "runtime_version": "1.32.0"},
+        "models": [model(name, values, network={"depth": 20}) for name, values in samples.items()],
+        "comparisons": comparisons,
+        "prediction": predicted,
+    }
+    return {"removed": {}, "bench": bench}
+
+
+def chain():
+    """Two convolutions, which merge without the activation between them, and a classifier behind a pooling."""
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(392, 5)
+    )
+
+
+@pytest.mark.slow
+def test_a_small_network_goes_all_the_way(tmp_path, monkeypatch):
+    monkeypatch.setattr(prediction, "SECONDS", 0.02)
+    monkeypatch.setattr(planned, "How", lambda: How(seconds=0.01, bound=10))
+    network = planned.Network("tests.benchmarks.test_planned:chain", 16, ("1",))
+    monkeypatch.setattr(planned, "NETWORKS", {"tiny": network})
+    found = planned.run("tiny", tmp_path, 0.05)
+    results.validate(found["bench"])
+    models = {entry["name"]: entry for entry in found["bench"]["models"]}
+    assert list(models) == ["original", "planned", "everything", "published"]
+    depths = {name: entry["network"]["depth"] for name, entry in models.items()}
+    assert depths == {"original": 3, "planned": depths["planned"], "everything": 2, "published": 2}
+    assert found["bench"]["prediction"]["obstacle"] is None and "miss" in found["bench"]["prediction"]
+    assert found["removed"]["planned"] == sorted(json.loads((tmp_path / "plan.json").read_text())["removed"])
+    assert len(planned.rows({"tiny": found})[1]) == len(planned.rows({"tiny": found})[0])
+
+
+def test_planned_is_slower_only_where_it_is_beyond_the_interval():
+    assert planned.slower(result(original=2.0, planned=1.0, everything=1.0, published=3.0)) == []
+    assert planned.slower(result(original=1.0, planned=1.1, everything=1.0, published=3.0)) == [
+        "original",
+        "everything",
+    ]
+
+
+def test_a_table_says_what_was_predicted_and_what_came_out():
+    line = planned.text({"net": result(original=2.0, planned=1.0, everything=4.0)}, markdown=True).splitlines()[2]
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert cells[:6] == ["net", "20 => 20", "2", "1 +- 0.02", "1", "2.000x"]
+    assert cells[6].startswith("2.000x [1.9") and cells[6].endswith("faster")
+    assert cells[7].endswith("slower") and cells[8:] == ["-", "+5.0%", "none"]
+
+
+def test_the_command_goes_on_where_its_file_ends_and_fails_where_planned_is_slower(tmp_path, monkeypatch, capsys):
+    output = tmp_path / "planned.json"
+    ran = []
+
+    def run(name, folder, seconds):
+        ran.append(name)
+        assert folder.is_dir()
+        return result(original=2.0, planned=1.0 if name == "resnet20" else 3.0)
+
+    def command(*names):
+        monkeypatch.setattr("sys.argv", ["planned", "--networks", *names, "-o", str(output)])
+        return cli.run(planned.main)
+
+    monkeypatch.setattr(planned, "run", run)
+    assert command("resnet20") == 0
+    assert command("resnet20", "resnet56") == 1
+    assert ran == ["resnet20", "resnet56"]
+    out, err = capsys.readouterr()
+    assert "EPYC" in out and err.startswith("error: planned is slower: resnet56 than original; ")
+    output.write_text("{}")
+    assert command("resnet20") == 2
+    assert "is no result of this benchmark" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", planned.NETWORKS)
+def test_published_choices_are_activations_of_the_network(name):
+    if planned.NETWORKS[name].published:
+        from fold.network import open_network
+
+        modules = dict(open_network(planned.NETWORKS[name].spec, [3, 32, 32])[0].named_modules())
+        assert {type(modules[path]).__name__ for path in planned.NETWORKS[name].published} == {"ReLU6"}
