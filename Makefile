@@ -29,6 +29,7 @@ named   := $(if $(findstring :,$(MODEL)),--model '$(MODEL)')
 size    := $(if $(SIZE),--size $(SIZE))
 weights := $(if $(WEIGHTS),--weights '$(WEIGHTS)')
 lambda  := $(if $(LAMBDA),--lambda $(LAMBDA))
+aim     := $(if $(LATENCY),--latency '$(LATENCY)')
 budget  := $(if $(BUDGET_MS),--budget-ms $(BUDGET_MS)) $(if $(SPEEDUP),--speedup $(SPEEDUP))
 known   := $(if $(wildcard $(RUN)/importance.csv),--importance '$(RUN)/importance.csv')
 
@@ -89,7 +90,7 @@ lint: $(READY) ## style and format
 
 prefold: $(READY) ## train MODEL on DATA or take its WEIGHTS, then learn which activations can go
 	@$(PY) -m train pretrain --run '$(RUN)' --model '$(MODEL)' --data '$(DATA)' $(size) $(weights) $(epochs)
-	@$(PY) -m train prefold --run '$(RUN)' $(named) $(epochs) $(lambda)
+	@$(PY) -m train prefold --run '$(RUN)' $(named) $(epochs) $(lambda) $(aim)
 
 plan: $(READY) ## choose by RUN/latency.csv what to fold: what loses least in BUDGET_MS or at SPEEDUP, else the fastest
 	@$(PY) -m fold plan '$(RUN)' --latency '$(RUN)/latency.csv' $(known) $(budget)

@@ -10,9 +10,13 @@ import torch
 from torch import nn
 
 from fold import checkpoint
+from fold.candidates import candidates
 from fold.cli import Parser, run
 from fold.errors import InputError, NothingToFold
+from fold.gate_weights import gate_weights
+from fold.latency import read_timings
 from fold.padding import hoist_padding
+from fold.plan import offers
 from train import config, data, distributed, hyperparameters, inputs, loop, planned, state
 from train.choose import choose
 from train.gates import THRESHOLD, depth_penalty, gates, harden, linearize
@@ -54,17 +58,22 @@ def parser() -> Parser:
         "-l", "--lambda", dest="penalty", type=hyperparameters.non_negative, default=0.25,
         help="weight of the depth penalty (%(default)s)",
     )  # fmt: skip
-    prefold.add_argument(
+    aims = prefold.add_mutually_exclusive_group()
+    aims.add_argument(
         "--gate-weights", type=hyperparameters.gate_weights, metavar="FILE",
         help="weight of each gate in the depth penalty: a CSV file with columns gate,weight or a JSON object (all 1)",
+    )  # fmt: skip
+    aims.add_argument(
+        "--latency", type=Path, metavar="CSV",
+        help="weight of each gate by the time that its removal saves in this latency table, 1 in the mean",
+    )  # fmt: skip
+    aims.add_argument(
+        "--remove", type=planned.names, default=[], metavar="NAME,...|FILE",
+        help="learn no gates: open these on a schedule and keep all others closed; 'all' is all that --gate has",
     )  # fmt: skip
     prefold.add_argument(
         "--gate-lr", type=hyperparameters.positive, default=10.0,
         help="learning rate of the gates, in multiples of --lr (%(default)s)",
-    )  # fmt: skip
-    prefold.add_argument(
-        "--remove", type=planned.names, default=[], metavar="NAME,...|FILE",
-        help="learn no gates: open these on a schedule and keep all others closed; 'all' is all that --gate has",
     )  # fmt: skip
     prefold.add_argument(
         "--gate", choices=["foldable", "all"], default="foldable",
@@ -159,7 +168,10 @@ def _prefold(options: argparse.Namespace) -> None:
     if own_gates and options.remove:
         raise InputError(f"--remove: {parent} has gates of its own; leave it out, or start from weights without gates")
     recipe["gate"] = "all" if own_gates else options.gate  # given gates may stand anywhere
-    gated = linearize(model, _example(recipe), recipe["gate"])
+    example = _example(recipe)
+    gated = linearize(model, example, recipe["gate"])
+    if options.latency:
+        options.gate_weights = _time_saved(options.latency, model, example, gated)
     depth_penalty(gated, options.gate_weights)  # raises where the names in it are wrong
     options.remove = planned.resolve(options.remove, gated)
     config.enter(options.run, "prefold", {**_settings(options), parent.name: config.digest(parent)})
@@ -171,13 +183,19 @@ def _prefold(options: argparse.Namespace) -> None:
         gates(gated)[name].alpha.data.fill_(alpha)
     if options.remove:
         recipe["planned"] = options.remove
-        gated, _ = planned.plan(gated, options.remove, _example(recipe))
+        gated, _ = planned.plan(gated, options.remove, example)
     loop.train(gated, dataset, options.run, "prefold", hyperparameters.of(options), _teacher(options))
     planned.open_gates(gated, options.remove, 1.0)  # they are, unless there was no training
     recipe["stage"] = "prefold"
     recipe["gates"] = {name: gate.alpha.item() for name, gate in gates(gated).items()}
     recipe["accuracy"]["prefold"] = _accuracy(gated, dataset)
     _write(path, gated, recipe)
+
+
+def _time_saved(table: Path, model: nn.Module, example: torch.Tensor, gated: nn.Module) -> dict[str, float]:
+    """The weights of the gates of ``gated`` by a latency table of ``model``; raises as `gate_weights` and the table."""
+    offered = offers(candidates(model, example).found, read_timings(table), lambda candidate: 0.0)
+    return gate_weights(offered, gates(gated))
 
 
 def _finetune(options: argparse.Namespace) -> None:
@@ -248,8 +266,9 @@ def _sweep(options: argparse.Namespace) -> None:
 
 
 def _settings(options: argparse.Namespace) -> dict:
-    """What the result of a stage depends on, as JSON values."""
-    return {name: value for name, value in vars(options).items() if name not in ("run", "stage", "run_stage")}
+    """What the result of a stage depends on, as JSON values; of a latency table these are the weights from it."""
+    other = ("run", "stage", "run_stage", "latency")
+    return {name: value for name, value in vars(options).items() if name not in other}
 
 
 def _done(path: Path, stage: str) -> bool:

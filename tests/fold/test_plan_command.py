@@ -10,6 +10,7 @@ from fold import __main__ as command
 from fold import checkpoint
 from fold.candidates import candidates
 from fold.cli import run
+from tests.fold.latency_tables import table_of, write_table
 from train.models import build
 
 SHAPE = [1, 16, 16]
@@ -37,37 +38,14 @@ def folder(tmp_path, found) -> Path:
         "accuracy": {},
     }
     checkpoint.save(tmp_path / "original.safetensors", build("mobilenetv2-digits", **ARGUMENTS), recipe)
-    times = {found.whole: (10.0, found.input_shape)}
-    for candidate in found.found:
-        times[candidate.apart] = (2.0, candidate.input_shape)
-        times.setdefault(candidate.merged, (3.0, candidate.input_shape))
-    for block, time in ((1, 1.5), (3, 1.75)):
-        candidate = of_block(found, block)
-        times[candidate.merged] = (time, candidate.input_shape)
-    write_table(tmp_path, times)
+    merged = {of_block(found, block).merge.activations: time for block, time in ((1, 1.5), (3, 1.75))}
+    write_table(tmp_path, table_of(found, merged))
     return tmp_path
 
 
 def of_block(found, block: int):
     names = (f"blocks.{block}.expand.act", f"blocks.{block}.depthwise.act")
     return next(c for c in found.found if c.merge.activations == names)
-
-
-def write_table(folder: Path, times: dict, **changes) -> None:
-    segments = [
-        {"names": [name], "time": time, "ci95": [time - 0.01, time + 0.01], "input_shape": [1, *shape]}
-        for name, (time, shape) in times.items()
-    ]
-    document = {
-        "complete": True, "runtime": "onnxruntime", "device": {"name": "EPYC"}, "settings": {"batch": 1},
-        "segments": segments,
-    }  # fmt: skip
-    (folder / "latency.json").write_text(json.dumps({**document, **changes}))
-    with open(folder / "latency.csv", "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["st", "end", "time", "stdev"])
-        rows = [(*name.split(","), time, 0.01) for name, (time, _) in times.items() if name[0].isdigit()]
-        writer.writerows(rows)
 
 
 def read_plan(folder: Path) -> dict:
