@@ -13,6 +13,7 @@ from fold.candidates import candidates
 from fold.cli import run
 from tests.fold.latency_tables import table_of, write_table
 from train import __main__ as command
+from train import gates, linearize
 from train.models import build
 
 ROOT = Path(__file__).parents[2]
@@ -45,7 +46,7 @@ def prefolded(images, weights, tmp_path_factory) -> Path:
     recipe, tensors = checkpoint.read(folder / "prefold.safetensors")
     for name in ("blocks.1.expand.act", "blocks.1.depthwise.act", "blocks.2.expand.act", "blocks.2.depthwise.act"):
         tensors[f"{name}.alpha"].fill_(1)
-    gated = command.linearize(checkpoint.replay(recipe), torch.zeros(1, 3, 32, 32))
+    gated = linearize(checkpoint.replay(recipe), torch.zeros(1, 3, 32, 32))
     checkpoint.fill(gated, tensors, "here")
     checkpoint.save(folder / "prefold.safetensors", gated, recipe)
     return folder
@@ -150,8 +151,8 @@ def test_gate_weights(images, weights, tmp_path, capsys, name, content):
     (tmp_path / name).write_text("many")
     assert call("prefold", *given) == 2
     assert f"--gate-weights {tmp_path / name}: not as it should be" in capsys.readouterr().err
-    gated = command.linearize(build("mobilenetv2-digits", 2, 3), torch.zeros(1, 3, 32, 32))
-    everything = dict.fromkeys(command.gates(gated), 2.0)
+    gated = linearize(build("mobilenetv2-digits", 2, 3), torch.zeros(1, 3, 32, 32))
+    everything = dict.fromkeys(gates(gated), 2.0)
     rows = "".join(f"{gate},{weight}\n" for gate, weight in everything.items())
     (tmp_path / name).write_text(f"gate,weight\n{rows}" if name == "w.csv" else json.dumps(everything))
     assert call("prefold", *given) == 0
@@ -175,7 +176,7 @@ def test_gate_weights_from_a_latency_table(images, weights, tmp_path, capsys):
         assert "not allowed with argument --latency" in capsys.readouterr().err
     assert call(*given) == 0
     used = json.loads((folder / "config.json").read_text())["stages"]["prefold"]["settings"]["gate_weights"]
-    assert used.keys() == command.gates(command.linearize(model, example)).keys()
+    assert used.keys() == gates(linearize(model, example)).keys()
     assert sum(used.values()) == pytest.approx(len(used))
     assert used[pairs[1][0]] == used[pairs[1][1]] == pytest.approx(2 * used[pairs[3][0]])
     assert used[pairs[1][0]] > 0 and used["blocks.2.expand.act"] == 0
@@ -212,7 +213,7 @@ def test_a_stage_does_not_go_on_from_another_network(copied, weights, images, ca
     assert call("finetune", "--run", copied, *FAST, "--epochs", "0") == 0
     recipe, tensors = checkpoint.read(copied / "prefold.safetensors")
     tensors["blocks.3.expand.act.alpha"].fill_(0.5)
-    gated = command.linearize(checkpoint.replay(recipe), torch.zeros(1, 3, 32, 32))
+    gated = linearize(checkpoint.replay(recipe), torch.zeros(1, 3, 32, 32))
     checkpoint.fill(gated, tensors, "here")
     checkpoint.save(copied / "prefold.safetensors", gated, recipe)
     capsys.readouterr()
