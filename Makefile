@@ -29,12 +29,14 @@ named   := $(if $(findstring :,$(MODEL)),--model '$(MODEL)')
 size    := $(if $(SIZE),--size $(SIZE))
 weights := $(if $(WEIGHTS),--weights '$(WEIGHTS)')
 lambda  := $(if $(LAMBDA),--lambda $(LAMBDA))
-aim     := $(if $(LATENCY),--latency '$(LATENCY)')
+aim     := $(if $(LATENCY),--latency '$(LATENCY)') $(if $(PLAN),--gate all --remove '$(PLAN)')
+# What the network is made from; where nothing of it is given, the one that is in RUN already will do.
+given   := $(filter-out file undefined,$(origin MODEL) $(origin DATA) $(origin SIZE) $(origin WEIGHTS))
 budget  := $(if $(BUDGET_MS),--budget-ms $(BUDGET_MS)) $(if $(SPEEDUP),--speedup $(SPEEDUP))
 known   := $(if $(wildcard $(RUN)/importance.csv),--importance '$(RUN)/importance.csv')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fuzz bench support lint prefold table plan fold sweep export trt-bench jetson-setup clean
+.PHONY: help setup demo test fuzz bench support lint pretrain prefold table plan fold sweep export trt-bench jetson-setup clean
 .NOTPARALLEL:
 
 help: ## list the targets and variables
@@ -44,7 +46,7 @@ help: ## list the targets and variables
 	@echo "    MODEL=$(MODEL)  DATA=$(DATA)  RUN=$(RUN)  RUNTIME=$(RUNTIME)  BATCH=$(BATCH)  PRECISION=$(PRECISION)"
 	@echo "    LAMBDAS='$(LAMBDAS)'  ENGINE=$(ENGINE) (or ray)"
 	@echo "    WEIGHTS=FILE  EPOCHS=N (0 skips training)  LAMBDA=X (depth penalty)  SIZE=PIXELS  N=$(N) (fuzz)  PYTHON=$(PYTHON)"
-	@echo "    BUDGET_MS=X or SPEEDUP=S (plan)"
+	@echo "    BUDGET_MS=X or SPEEDUP=S (plan)  LATENCY=CSV or PLAN=TXT (prefold)"
 	@echo "    BOARD=USER@HOST (trt-bench, table and jetson-setup run there, over ssh)"
 	@echo
 	@echo "  example: make prefold fold export trt-bench MODEL=resnet20 DATA=cifar10/ WEIGHTS=resnet20.pt EPOCHS=10"
@@ -88,8 +90,11 @@ lint: $(READY) ## style and format
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 
-prefold: $(READY) ## train MODEL on DATA or take its WEIGHTS, then learn which activations can go
-	@$(PY) -m train pretrain --run '$(RUN)' --model '$(MODEL)' --data '$(DATA)' $(size) $(weights) $(epochs)
+pretrain: $(READY) ## train MODEL on DATA, or take its WEIGHTS
+	@test -z '$(given)' -a -e '$(RUN)/original.safetensors' || \
+	  $(PY) -m train pretrain --run '$(RUN)' --model '$(MODEL)' --data '$(DATA)' $(size) $(weights) $(epochs)
+
+prefold: pretrain ## learn which activations can go, those that save time by LATENCY=FILE; or open those of PLAN=FILE
 	@$(PY) -m train prefold --run '$(RUN)' $(named) $(epochs) $(lambda) $(aim)
 
 plan: $(READY) ## choose by RUN/latency.csv what to fold: what loses least in BUDGET_MS or at SPEEDUP, else the fastest
@@ -99,8 +104,7 @@ fold: $(READY) ## take those activations out, hoist padding, fine-tune, fold
 	@$(PY) -m train finetune --run '$(RUN)' $(named) $(epochs)
 	@$(PY) -m fold fold '$(RUN)' $(named)
 
-sweep: $(READY) ## prefold, fine-tune and fold with each of LAMBDAS, each in RUN/lambda-X: accuracy against depth
-	@$(PY) -m train pretrain --run '$(RUN)' --model '$(MODEL)' --data '$(DATA)' $(size) $(weights) $(epochs)
+sweep: pretrain ## prefold, fine-tune and fold with each of LAMBDAS, each in RUN/lambda-X: accuracy against depth
 	@$(PY) -m train sweep --run '$(RUN)' $(named) --lambdas $(LAMBDAS) --prefold='$(epochs)' --finetune='$(epochs)' --engine $(ENGINE)
 
 export: $(READY) ## original and folded network to ONNX in each PRECISION, each compared with PyTorch

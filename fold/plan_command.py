@@ -88,6 +88,11 @@ def plan(options: argparse.Namespace) -> None:
     write_text(folder / "plan.txt", "".join(f"{name}\n" for name in chosen.removed))
     plan_report.draw(folder / "plan.png", best, chosen, unit, budget)
     print(f"{text}\nwrote {folder / 'plan.json'}, plan.txt and plan.png")
+    if chosen.chosen:
+        print(_next(Path(options.network), folder / "plan.txt"))
+    else:
+        reason = "it is fast enough as it is" if offered else "no merge is faster than its layers apart"
+        print(f"the plan is to fold nothing: keep the original network, {reason}")
 
 
 def _number(best: Frontier, budget: float | None, original: float) -> int:
@@ -99,6 +104,19 @@ def _number(best: Frontier, budget: float | None, original: float) -> int:
             f"{original / best.times[0]:.3f}x; give --budget-ms {fastest:.4f} or more"
         )
     return number
+
+
+def _next(network: Path, removed: Path) -> str:
+    """How to carry out a plan for ``network``: in a run folder that has not been prefolded, stages are done once."""
+    stages = "make prefold fold export trt-bench"
+    if not network.is_dir():
+        return f"to carry it out, give {stages} PLAN={removed} and MODEL, DATA and WEIGHTS"
+    if not (network / "prefold.safetensors").exists():
+        return f"to carry it out: {stages} RUN={network} PLAN={removed}"
+    return (
+        f"to carry it out, in another run folder because {network} has been prefolded: {stages} RUN={network}-planned "
+        f"PLAN={removed} WEIGHTS={network / 'original.safetensors'} and MODEL, DATA and SIZE as for {network}"
+    )
 
 
 def _warn(merges: set[tuple[str, ...]], chosen: Plan) -> None:

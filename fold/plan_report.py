@@ -95,7 +95,7 @@ def as_text(plan: Plan, timings: Timings, activations: int, importance: str) -> 
         ["original", str(activations), f"{plan.whole.time:.4f} +- {plan.whole.error:.4f}", "-"],
         ["planned", str(left), f"{plan.time:.4f} +- {plan.error:.4f}", f"{speedup:.3f}x"],
     ]  # fmt: skip
-    merges = table(rows) if plan.chosen else "nothing to fold: no merge is faster than its layers apart"
+    merges = table(rows) if plan.chosen else "nothing to fold"
     return (
         f"{merges}\n\n{table(after)}\n\n{timings.runtime} on {timings.device}, batch {timings.batch}; "
         f"importance lost {plan.loses:.4g} ({importance})"

@@ -65,6 +65,7 @@ def test_without_a_budget_everything_that_pays_is_folded_and_nothing_else(folder
     assert plan["device"] == "EPYC"
     assert (folder / "plan.png").read_bytes().startswith(b"\x89PNG")
     out, err = capsys.readouterr()
+    assert out.endswith(f"carry it out: make prefold fold export trt-bench RUN={folder} PLAN={folder / 'plan.txt'}\n")
     assert "expand.conv + depthwise.conv + project.conv" in out and f"{10 / (10 - saved):.3f}x" in out and not err
 
 
@@ -81,7 +82,7 @@ def test_a_budget_takes_what_loses_least(folder, found, capsys):
     assert (plan["importance_lost"], plan["importance"], plan["budget_ms"]) == (1.0, "points", 9.75)
     assert call(*arguments, "--speedup", "1") == 0
     assert read_plan(folder)["removed"] == []
-    assert "nothing to fold" in capsys.readouterr().out
+    assert "fold nothing: keep the original network, it is fast enough" in capsys.readouterr().out
 
 
 def test_no_plan_is_fast_enough(folder, capsys):
@@ -94,13 +95,14 @@ def test_no_plan_is_fast_enough(folder, capsys):
     assert call(*arguments, "--budget-ms", remedy) == 0
 
 
-def test_a_saving_within_its_uncertainty_does_not_count(folder, found):
+def test_a_saving_within_its_uncertainty_does_not_count(folder, capsys):
     document = json.loads((folder / "latency.json").read_text())
     for entry in document["segments"]:
         entry["ci95"] = [entry["time"] - 1, entry["time"] + 1]
     (folder / "latency.json").write_text(json.dumps(document))
     assert call("plan", folder, "--latency", folder / "latency.csv") == 0
-    assert read_plan(folder)["removed"] == []
+    assert read_plan(folder)["removed"] == [] and (folder / "plan.txt").read_text() == ""
+    assert "fold nothing: keep the original network, no merge is faster" in capsys.readouterr().out
 
 
 def damage(folder: Path, change) -> None:
@@ -160,6 +162,13 @@ def test_bad_importances_are_refused(folder, capsys, text, message):
     assert call("plan", folder, *arguments) == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1 and message in err
+
+
+def test_a_plan_for_a_prefolded_run_goes_to_another_folder(folder, capsys):
+    (folder / "prefold.safetensors").touch()
+    assert call("plan", folder, "--latency", folder / "latency.csv") == 0
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert f"RUN={folder}-planned PLAN={folder / 'plan.txt'} WEIGHTS={folder / 'original.safetensors'}" in said
 
 
 def read_losses(folder: Path) -> dict[str, float]:

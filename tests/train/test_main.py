@@ -321,7 +321,7 @@ class TestBadInput:
             ("schedule", "linear", "invalid choice: 'linear'"),
             ("precision", "int8", "invalid choice: 'int8'"),
             ("accumulate", "0", "not a whole number above 0"),
-            ("remove", "blocks.9.act", "there is no such gate; give names out of blocks.0.expand.act, "),
+            ("remove", "blocks.9.act", "there is no such file or gate; give names out of blocks.0.expand.act, "),
             ("gate-weights", "none.csv", "none.csv: No such file or directory; give a CSV or JSON file"),
         ],
     )
