@@ -1,4 +1,4 @@
-"""Command line: ``python -m train {pretrain,prefold,finetune,evaluate,sweep}``."""
+"""Command line: ``python -m train {pretrain,prefold,finetune,evaluate,probe,sweep}``."""
 
 import argparse
 import sys
@@ -6,6 +6,7 @@ from functools import partial
 
 from fold.cli import run
 from train import arguments, distributed, stages
+from train.probe import probe
 from train.sweep import sweep
 
 
@@ -17,6 +18,7 @@ def main(given: list[str] | None = None) -> None:
         "prefold": stages.prefold,
         "finetune": stages.finetune,
         "evaluate": stages.evaluate,
+        "probe": probe,
         "sweep": _sweep,
     }
     run_stage[options.stage](options)

@@ -23,7 +23,9 @@ interrupted goes on when it is given again. Exit codes: 0 done, 1 ran and failed
 def parser() -> Parser:
     """The parser of all stages; what it returns has the name of the stage as ``stage``."""
     parser = Parser(prog="python -m train", description=_DESCRIPTION, epilog=_EPILOG)
-    stages = parser.add_subparsers(dest="stage", required=True, metavar="{pretrain,prefold,finetune,evaluate,sweep}")
+    stages = parser.add_subparsers(
+        dest="stage", required=True, metavar="{pretrain,prefold,finetune,evaluate,probe,sweep}"
+    )
 
     pretrain = _stage(stages, "pretrain", "train the network, or take its weights from a file")
     pretrain.epilog = "example: python -m train pretrain --run runs/cars -d 20 --data cars/ --weights resnet20.pt"
@@ -82,6 +84,18 @@ def parser() -> Parser:
     evaluate.add_argument("checkpoints", nargs="+", type=Path, metavar="CHECKPOINT")
     inputs.add_named(evaluate)
     inputs.add_data(evaluate)
+
+    probe = _stage(stages, "probe", "what the network loses with its activations: a short training without each set")
+    probe.description = (
+        "For each set of activations whose removal lets layers merge, train the original network for a little without "
+        "it. Writes RUN/importance.csv for `python -m fold plan --importance`; interrupted, it goes on."
+    )
+    probe.epilog = "example: python -m train probe --run runs/demo --latency runs/demo/latency.csv --epochs 1"
+    inputs.add_named(probe)
+    hyperparameters.add_training(probe, epochs=1, lr=0.02)
+    probe.add_argument(
+        "--latency", type=Path, metavar="CSV", help="only sets that make the network faster by this latency table"
+    )
 
     sweeping = _stage(stages, "sweep", "prefold, finetune and fold with several lambdas: accuracy against depth")
     sweeping.epilog = "example: python -m train sweep --run runs/demo --lambdas 0.1 0.25 1 --prefold='--epochs 20'"

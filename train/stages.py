@@ -25,7 +25,7 @@ def pretrain(options: argparse.Namespace) -> None:
     dataset = inputs.dataset(where)
     model, built, given_gates = inputs.network(options, dataset)
     weights = None if options.weights is None else config.digest(options.weights)
-    config.enter(options.run, "pretrain", {**_settings(options), **where, "weights": weights})
+    config.enter(options.run, "pretrain", {**settings(options), **where, "weights": weights})
     path = options.run / "original.safetensors"
     if _done(path, "pretrain"):
         return
@@ -66,7 +66,7 @@ def prefold(options: argparse.Namespace) -> None:
         options.gate_weights = _time_saved(options.latency, model, example, gated)
     depth_penalty(gated, options.gate_weights)  # raises where the names in it are wrong
     options.remove = planned.resolve(options.remove, gated)
-    config.enter(options.run, "prefold", {**_settings(options), parent.name: config.digest(parent)})
+    config.enter(options.run, "prefold", {**settings(options), parent.name: config.digest(parent)})
     path = options.run / "prefold.safetensors"
     if _done(path, "prefold"):
         return
@@ -86,7 +86,7 @@ def prefold(options: argparse.Namespace) -> None:
 
 def _time_saved(table: Path, model: nn.Module, example: torch.Tensor, gated: nn.Module) -> dict[str, float]:
     """The weights of the gates of ``gated`` by a latency table of ``model``; raises as `gate_weights` and the table."""
-    offered = offers(candidates(model, example).found, read_timings(table), lambda candidate: 0.0)
+    offered = offers(candidates(model, example).found, read_timings(table))
     return gate_weights(offered, gates(gated))
 
 
@@ -94,7 +94,7 @@ def finetune(options: argparse.Namespace) -> None:
     """Make hardened.safetensors: activations out, padding hoisted, trained again."""
     parent = options.run / "prefold.safetensors"
     recipe, weights = checkpoint.read(parent)
-    config.enter(options.run, "finetune", {**_settings(options), parent.name: config.digest(parent)})
+    config.enter(options.run, "finetune", {**settings(options), parent.name: config.digest(parent)})
     path = options.run / "hardened.safetensors"
     if _done(path, "finetune"):
         return
@@ -155,7 +155,7 @@ def evaluate(options: argparse.Namespace) -> None:
         print(f"{path}: {100 * _accuracy(model, dataset):.2f} % of {len(dataset.test.labels)} images")
 
 
-def _settings(options: argparse.Namespace) -> dict:
+def settings(options: argparse.Namespace) -> dict:
     """What the result of a stage depends on, as JSON values; of a latency table these are the weights from it."""
     other = ("run", "stage", "latency")
     return {name: value for name, value in vars(options).items() if name not in other}

@@ -334,7 +334,7 @@ def saved(folder: Path, model: torch.nn.Module) -> Path:
     return folder / "weights.pt"
 
 
-@pytest.mark.parametrize("stage", [None, "pretrain", "prefold", "finetune", "evaluate", "sweep"])
+@pytest.mark.parametrize("stage", [None, "pretrain", "prefold", "finetune", "evaluate", "probe", "sweep"])
 def test_help_shows_a_runnable_example(stage, capsys):
     with pytest.raises(SystemExit, match="0"):
         command.main([*([stage] if stage else []), "--help"])
