@@ -33,6 +33,10 @@ aim     := $(if $(LATENCY),--latency '$(LATENCY)') $(if $(PLAN),--gate all --rem
 # What the network is made from; where nothing of it is given, the one that is in RUN already will do.
 given   := $(filter-out file undefined,$(origin MODEL) $(origin DATA) $(origin SIZE) $(origin WEIGHTS))
 budget  := $(if $(BUDGET_MS),--budget-ms $(BUDGET_MS)) $(if $(SPEEDUP),--speedup $(SPEEDUP))
+# A table, and the plan by it, are for one batch size and one precision: the first of each.
+comma   := ,
+first_batch     := $(firstword $(BATCH))
+first_precision := $(firstword $(subst $(comma), ,$(PRECISION)))
 known   := $(if $(wildcard $(RUN)/importance.csv),--importance '$(RUN)/importance.csv')
 
 .DEFAULT_GOAL := help
@@ -98,7 +102,8 @@ prefold: pretrain ## learn which activations can go, those that save time by LAT
 	@$(PY) -m train prefold --run '$(RUN)' $(named) $(epochs) $(lambda) $(aim)
 
 plan: $(READY) ## choose by RUN/latency.csv what to fold: what loses least in BUDGET_MS or at SPEEDUP, else the fastest
-	@$(PY) -m fold plan '$(RUN)' --latency '$(RUN)/latency.csv' $(known) $(budget)
+	@$(PY) -m fold plan '$(RUN)' --latency '$(RUN)/latency.csv' $(known) $(budget) \
+	  --batch $(first_batch) --precision $(first_precision)
 
 fold: $(READY) ## take those activations out, hoist padding, fine-tune, fold
 	@$(PY) -m train finetune --run '$(RUN)' $(named) $(epochs)
@@ -116,8 +121,9 @@ trt-bench: ## latency of both, interleaved: TensorRT on a GPU or Jetson, else ON
 	  -o '$(RUN)/bench.json' '$(RUN)/original.onnx' '$(RUN)/folded.onnx'
 
 table: ## latency of every segment that could be merged, for make plan; goes on where it stopped
-	@test ! -e $(READY) -o ! -e '$(RUN)/original.safetensors' || $(PY) -m export segments $(named) '$(RUN)'
-	@$(BENCH) table --runtime $(RUNTIME) --batch $(firstword $(BATCH)) -o '$(RUN)/latency.csv' '$(RUN)/segments'
+	@test ! -e $(READY) -o ! -e '$(RUN)/original.safetensors' || \
+	  $(PY) -m export segments $(named) --precision $(first_precision) '$(RUN)'
+	@$(BENCH) table --runtime $(RUNTIME) --batch $(first_batch) -o '$(RUN)/latency.csv' '$(RUN)/segments'
 
 jetson-setup: ## on a Jetson, or with BOARD=user@host from here: check JetPack, add cuda-python; no PyTorch
 ifdef BOARD

@@ -51,6 +51,7 @@ def as_json(plan: Plan, timings: Timings, network: str, importance: str, budget:
         "device": timings.device,
         "runtime": timings.runtime,
         "batch": timings.batch,
+        "precision": timings.precision,
         "budget_ms": budget,
         "latency_ms": {"original": plan.whole.time, "planned": plan.time, "error": plan.error},
         "speedup": plan.whole.time / plan.time,
@@ -96,10 +97,8 @@ def as_text(plan: Plan, timings: Timings, activations: int, importance: str) -> 
         ["planned", str(left), f"{plan.time:.4f} +- {plan.error:.4f}", f"{speedup:.3f}x"],
     ]  # fmt: skip
     merges = table(rows) if plan.chosen else "nothing to fold"
-    return (
-        f"{merges}\n\n{table(after)}\n\n{timings.runtime} on {timings.device}, batch {timings.batch}; "
-        f"importance lost {plan.loses:.4g} ({importance})"
-    )
+    where = f"{timings.runtime} on {timings.device}, batch {timings.batch}, {timings.precision}"
+    return f"{merges}\n\n{table(after)}\n\n{where}; importance lost {plan.loses:.4g} ({importance})"
 
 
 def draw(path: Path, frontier: Frontier, plan: Plan, importance: str, budget: float | None) -> None:

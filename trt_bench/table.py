@@ -15,7 +15,7 @@ from types import ModuleType
 
 import numpy as np
 
-from trt_bench import device, files, segments, stats, timer
+from trt_bench import device, files, metadata, segments, stats, timer
 from trt_bench.errors import CheckError, InputError
 from trt_bench.runtimes import Options
 
@@ -49,6 +49,7 @@ def measure(
     wanted = segments.load(folder)
     sidecar = Path(output).with_suffix(".json")
     settings = {"batch": options.batches[0], "seconds": how.seconds, "bound": how.bound, "repeats": how.repeats}
+    settings["precision"] = _precision(folder, wanted)
     document = {
         "schema": SCHEMA,
         "complete": False,
@@ -141,6 +142,14 @@ def _begun(sidecar: Path, document: dict, force: bool) -> dict[str, dict]:
             "to mix them, or remove the file"
         )
     return timed
+
+
+def _precision(folder: str, wanted: list[segments.Segment]) -> str:
+    """The precision that all segments were exported in. Raises InputError where they differ."""
+    found = sorted({metadata.read(segment.path).get("precision", "unknown") for segment in wanted})
+    if len(found) > 1:
+        raise InputError(f"{folder}: mixes segments in {', '.join(found)}; export them again, in one precision")
+    return found[0]
 
 
 def _list(settings: dict) -> str:

@@ -15,8 +15,8 @@ def write_table(folder: Path, times: Segments, **changes: object) -> None:
         for name, (time, shape) in times.items()
     ]
     document = {
-        "complete": True, "runtime": "onnxruntime", "device": {"name": "EPYC"}, "settings": {"batch": 1},
-        "segments": segments,
+        "complete": True, "runtime": "onnxruntime", "device": {"name": "EPYC"}, "segments": segments,
+        "settings": {"batch": 1, "precision": "fp32"},
     }  # fmt: skip
     (folder / "latency.json").write_text(json.dumps({**document, **changes}))
     with open(folder / "latency.csv", "w", newline="") as file:

@@ -62,7 +62,7 @@ def test_without_a_budget_everything_that_pays_is_folded_and_nothing_else(folder
     saved = sum(merged[c.merged] for c in paying)
     assert plan["latency_ms"]["original"] == 10 and plan["latency_ms"]["planned"] == pytest.approx(10 - saved)
     assert plan["latency_ms"]["error"] == pytest.approx(0.01 * (1 + 2 * len(paying)) ** 0.5)
-    assert plan["device"] == "EPYC"
+    assert (plan["device"], plan["batch"], plan["precision"]) == ("EPYC", 1, "fp32")
     assert (folder / "plan.png").read_bytes().startswith(b"\x89PNG")
     out, err = capsys.readouterr()
     assert out.endswith(f"carry it out: make prefold fold export trt-bench RUN={folder} PLAN={folder / 'plan.txt'}\n")
@@ -118,6 +118,7 @@ def damage(folder: Path, change) -> None:
         (lambda d: d["segments"][0].update(input_shape=[1, 3, 224, 224]), "give the table of this network"),
         (lambda d: d["segments"][0].update(time=-1.0), "damaged"),
         (lambda d: d["segments"][0].update(ci95=[0.0, float("nan")]), "damaged"),
+        (lambda d: d["settings"].pop("precision"), "damaged, or of another version"),
         (lambda d: d.update(complete=False), "not all segments are measured yet"),
         (lambda d: d.pop("segments"), "damaged"),
         (lambda d: [entry.update(time=7.0) for entry in d["segments"]], "is not that of"),
@@ -138,11 +139,31 @@ def test_bad_arguments(folder, capsys):
     assert call("plan", folder / "original.safetensors", *table) == 2
     assert call("plan", folder, *table, "--budget-ms", "-1") == 2
     assert call("plan", folder, *table, "--device", "Orin") == 2
+    assert call("plan", folder, *table, "--batch", 8) == 2
+    assert call("plan", folder, *table, "--precision", "fp16") == 2
     assert call("plan", folder, *table, "--importance", folder / "none.csv") == 2
     (folder / "latency.json").unlink()
     assert call("plan", folder, *table) == 2
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 7 and all(line.startswith("error: ") for line in lines)
+    assert len(lines) == 9 and all(line.startswith("error: ") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("st,end,time", "st,end,ms", "has no column time"),
+        (",3.0,", ",nan,", "time is nan"),
+        (",3.0,", ",-3.0,", "time is -3.0"),
+        ("st,end,time,stdev\n", "", "has no column st, end, time, stdev"),
+    ],
+)
+def test_damaged_rows_are_refused(folder, capsys, old, new, message):
+    path = folder / "latency.csv"
+    path.write_text(path.read_text().replace("\r", "").replace(old, new, 1))
+    assert call("plan", folder, "--latency", path) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"error: {path}") and err.count("\n") == 1 and message in err
+    assert not (folder / "plan.json").exists()
 
 
 @pytest.mark.parametrize(
