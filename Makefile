@@ -29,11 +29,18 @@ named   := $(if $(findstring :,$(MODEL)),--model '$(MODEL)')
 size    := $(if $(SIZE),--size $(SIZE))
 weights := $(if $(WEIGHTS),--weights '$(WEIGHTS)')
 lambda  := $(if $(LAMBDA),--lambda $(LAMBDA))
+aim     := $(if $(LATENCY),--latency '$(LATENCY)') $(if $(PLAN),--gate all --remove '$(PLAN)')
+# What the network is made from; where nothing of it is given, the one that is in RUN already will do.
+given   := $(filter-out file undefined,$(origin MODEL) $(origin DATA) $(origin SIZE) $(origin WEIGHTS))
 budget  := $(if $(BUDGET_MS),--budget-ms $(BUDGET_MS)) $(if $(SPEEDUP),--speedup $(SPEEDUP))
+# A table, and the plan by it, are for one batch size and one precision: the first of each.
+comma   := ,
+first_batch     := $(firstword $(BATCH))
+first_precision := $(firstword $(subst $(comma), ,$(PRECISION)))
 known   := $(if $(wildcard $(RUN)/importance.csv),--importance '$(RUN)/importance.csv')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fuzz bench docs-check support lint prefold table plan fold sweep export trt-bench jetson-setup clean
+.PHONY: help setup demo test fuzz bench docs-check support lint pretrain prefold table plan fold sweep export trt-bench jetson-setup clean
 .NOTPARALLEL:
 
 help: ## list the targets and variables
@@ -43,7 +50,7 @@ help: ## list the targets and variables
 	@echo "    MODEL=$(MODEL)  DATA=$(DATA)  RUN=$(RUN)  RUNTIME=$(RUNTIME)  BATCH=$(BATCH)  PRECISION=$(PRECISION)"
 	@echo "    LAMBDAS='$(LAMBDAS)'  ENGINE=$(ENGINE) (or ray)"
 	@echo "    WEIGHTS=FILE  EPOCHS=N (0 skips training)  LAMBDA=X (depth penalty)  SIZE=PIXELS  N=$(N) (fuzz)  PYTHON=$(PYTHON)"
-	@echo "    BUDGET_MS=X or SPEEDUP=S (plan)"
+	@echo "    BUDGET_MS=X or SPEEDUP=S (plan)  LATENCY=CSV or PLAN=TXT (prefold)"
 	@echo "    BOARD=USER@HOST (trt-bench, table and jetson-setup run there, over ssh)"
 	@echo
 	@echo "  example: make prefold fold export trt-bench MODEL=resnet20 DATA=cifar10/ WEIGHTS=resnet20.pt EPOCHS=10"
@@ -90,19 +97,22 @@ lint: $(READY) ## style and format
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 
-prefold: $(READY) ## train MODEL on DATA or take its WEIGHTS, then learn which activations can go
-	@$(PY) -m train pretrain --run '$(RUN)' --model '$(MODEL)' --data '$(DATA)' $(size) $(weights) $(epochs)
-	@$(PY) -m train prefold --run '$(RUN)' $(named) $(epochs) $(lambda)
+pretrain: $(READY) ## train MODEL on DATA, or take its WEIGHTS
+	@test -z '$(given)' -a -e '$(RUN)/original.safetensors' || \
+	  $(PY) -m train pretrain --run '$(RUN)' --model '$(MODEL)' --data '$(DATA)' $(size) $(weights) $(epochs)
+
+prefold: pretrain ## learn which activations can go, those that save time by LATENCY=FILE; or open those of PLAN=FILE
+	@$(PY) -m train prefold --run '$(RUN)' $(named) $(epochs) $(lambda) $(aim)
 
 plan: $(READY) ## choose by RUN/latency.csv what to fold: what loses least in BUDGET_MS or at SPEEDUP, else the fastest
-	@$(PY) -m fold plan '$(RUN)' --latency '$(RUN)/latency.csv' $(known) $(budget)
+	@$(PY) -m fold plan '$(RUN)' --latency '$(RUN)/latency.csv' $(known) $(budget) \
+	  --batch $(first_batch) --precision $(first_precision)
 
 fold: $(READY) ## take those activations out, hoist padding, fine-tune, fold
 	@$(PY) -m train finetune --run '$(RUN)' $(named) $(epochs)
 	@$(PY) -m fold fold '$(RUN)' $(named)
 
-sweep: $(READY) ## prefold, fine-tune and fold with each of LAMBDAS, each in RUN/lambda-X: accuracy against depth
-	@$(PY) -m train pretrain --run '$(RUN)' --model '$(MODEL)' --data '$(DATA)' $(size) $(weights) $(epochs)
+sweep: pretrain ## prefold, fine-tune and fold with each of LAMBDAS, each in RUN/lambda-X: accuracy against depth
 	@$(PY) -m train sweep --run '$(RUN)' $(named) --lambdas $(LAMBDAS) --prefold='$(epochs)' --finetune='$(epochs)' --engine $(ENGINE)
 
 export: $(READY) ## original and folded network to ONNX in each PRECISION, each compared with PyTorch
@@ -115,8 +125,9 @@ trt-bench: ## latency of both, interleaved, against the plan's if there is one: 
 	  -o '$(RUN)/bench.json' '$(RUN)/original.onnx' '$(RUN)/folded.onnx'
 
 table: ## latency of every segment that could be merged, for make plan; goes on where it stopped
-	@test ! -e $(READY) -o ! -e '$(RUN)/original.safetensors' || $(PY) -m export segments $(named) '$(RUN)'
-	@$(BENCH) table --runtime $(RUNTIME) --batch $(firstword $(BATCH)) -o '$(RUN)/latency.csv' '$(RUN)/segments'
+	@test ! -e $(READY) -o ! -e '$(RUN)/original.safetensors' || \
+	  $(PY) -m export segments $(named) --precision $(first_precision) '$(RUN)'
+	@$(BENCH) table --runtime $(RUNTIME) --batch $(first_batch) -o '$(RUN)/latency.csv' '$(RUN)/segments'
 
 jetson-setup: ## on a Jetson, or with BOARD=user@host from here: check JetPack, add cuda-python; no PyTorch
 ifdef BOARD

@@ -12,7 +12,7 @@ from pathlib import Path
 from fold.errors import InputError
 from fold.files import write_json, write_text
 from fold.report import quantity
-from train.__main__ import parser as stages
+from train.arguments import parser as stages
 from trt_bench import cli
 
 FOLDER = Path("docs/results")

@@ -15,6 +15,7 @@ from torch import nn
 from tqdm import tqdm
 
 from export import metadata
+from export.fp16 import to_fp16
 from export.lower import lower
 from export.passes import simplify
 from fold import candidates
@@ -41,13 +42,14 @@ def main(arguments: list[str] | None = None) -> None:
     add_named(parser)
     parser.add_argument("--opset", type=int, default=20, help="17 for TensorRT 8.6 (%(default)s)")
     parser.add_argument("--batch", type=int, help="fix the batch size (default: any)")
+    parser.add_argument("--precision", choices=["fp32", "fp16"], default="fp32", help="(%(default)s)")
     parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="(default: NETWORK/segments)")
     options = parser.parse_args(arguments)
     model, shape = open_network(options.network, options.input, options.model)
     folder = options.output or Path(options.network) / "segments"
     found = [Segment(*each) for each in candidates.segments(model, torch.zeros(1, *shape))]
     bar = tqdm(found, "exporting segments", leave=False, disable=not sys.stderr.isatty())
-    index = write_segments(bar, folder, options.opset, options.batch)
+    index = write_segments(bar, folder, options.opset, options.batch, options.precision)
     print(f"wrote {folder}: {len(index['segments'])} segments to time")
 
 
@@ -60,35 +62,39 @@ class Segment:
     input_shape: tuple[int, ...]
 
 
-def write_segments(segments: Iterable[Segment], folder: Path, opset: int = 20, batch: int | None = None) -> dict:
+def write_segments(
+    segments: Iterable[Segment], folder: Path, opset: int = 20, batch: int | None = None, precision: str = "fp32"
+) -> dict:
     """Write an ONNX file for each distinct shape among ``segments`` into ``folder``, and ``segments.json`` last.
 
     Returns the content of ``segments.json``: ``{"schema": 1, "opset", "batch", "segments": [{"file", "input_shape",
     "names"}]}``, in the order of first appearance. Files that are there already are kept, so an interrupted run goes
-    on. Raises ``InputError`` and ``CheckError`` as `lower` does.
+    on. Raises ``InputError`` and ``CheckError`` as `lower` and `to_fp16` do.
     """
     files: dict[str, dict] = {}
     for segment in segments:
-        name = f"{_signature(segment, opset, batch)}.onnx"
+        name = f"{_signature(segment, opset, batch, precision)}.onnx"
         entry = files.setdefault(name, {"file": name, "input_shape": list(segment.input_shape), "names": []})
         entry["names"].append(segment.name)
         if not (folder / name).exists():
-            _write(segment, folder / name, opset, batch)
+            _write(segment, folder / name, opset, batch, precision)
     index = {"schema": SCHEMA, "opset": opset, "batch": batch, "segments": list(files.values())}
     write_json(folder / "segments.json", index)
     return index
 
 
-def _signature(segment: Segment, opset: int, batch: int | None) -> str:
+def _signature(segment: Segment, opset: int, batch: int | None, precision: str) -> str:
     """A name that two segments share if they take the same time: same layers, same sizes, whatever the weights."""
     tensors = [(name, tuple(value.shape), str(value.dtype)) for name, value in segment.module.state_dict().items()]
-    text = repr((segment.module, tensors, tuple(segment.input_shape), opset, batch))
+    text = repr((segment.module, tensors, tuple(segment.input_shape), opset, batch, precision))
     size = "x".join(map(str, segment.input_shape))
     return f"{type(segment.module).__name__.lower()}-{size}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
-def _write(segment: Segment, path: Path, opset: int, batch: int | None) -> None:
+def _write(segment: Segment, path: Path, opset: int, batch: int | None, precision: str) -> None:
     model = simplify(lower(segment.module, torch.zeros(1, *segment.input_shape), opset, batch))[0]
-    metadata.write(model, {"precision": "fp32", "model": segment.name})
+    if precision == "fp16":
+        model = to_fp16(model)
+    metadata.write(model, {"precision": precision, "model": segment.name})
     with atomic_path(path) as temporary:
         onnx.save(model, temporary)

@@ -45,7 +45,8 @@ def reader(path: Path | None) -> tuple[Callable[[Candidate], float], str]:
         activations = frozenset(candidate.merge.activations)
         if activations not in losses:
             raise InputError(
-                f"{path}: has no row for {' '.join(sorted(activations))}; write it again, `fold importance`"
+                f"{path}: has no row for {' '.join(sorted(activations))}; write it again, with "
+                "`python -m fold importance` or `python -m train probe`"
             )
         return losses[activations]
 
@@ -109,7 +110,6 @@ def one_shot(
     return losses
 
 
-@torch.no_grad()
 def _loss(model: nn.Module, images: Tensor, labels: Tensor) -> float:
     """The mean cross entropy with BatchNorm statistics of these images, which are set in place."""
     norms = [module for module in model.modules() if isinstance(module, BATCH_NORMS)]
@@ -118,8 +118,14 @@ def _loss(model: nn.Module, images: Tensor, labels: Tensor) -> float:
         norm.reset_running_stats()
         norm.momentum = None  # the mean over all batches
         norm.train()
-    batches = list(zip(images.split(_BATCH), labels.split(_BATCH), strict=True))
-    for x, _ in batches if norms else ():
-        model(x)
-    model.eval()
+    with torch.no_grad():
+        for x in images.split(_BATCH) if norms else ():
+            model(x)
+    return cross_entropy(model.eval(), images, labels)
+
+
+@torch.no_grad()
+def cross_entropy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """The mean over ``images``, normalised, `[N, C, H, W]`, of which `[N]` are the classes; ``model`` in eval mode."""
+    batches = zip(images.split(_BATCH), labels.split(_BATCH), strict=True)
     return sum(F.cross_entropy(model(x), y, reduction="sum").item() for x, y in batches) / len(labels)

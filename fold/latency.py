@@ -44,6 +44,7 @@ class Timings:
     device: str
     runtime: str
     batch: int
+    precision: str
 
     def of(self, name: str, input_shape: tuple[int, ...]) -> Timing:
         """The timing of a segment. Raises InputError where the table has none, or one of another input."""
@@ -58,9 +59,33 @@ class Timings:
         return timing
 
 
-def read_chain(path: str | Path, device: str | None = None) -> list[Row]:
+def require(path: str | Path, **wanted: object) -> None:
+    """Raise InputError where a table was measured with another ``device``, ``batch`` or ``precision`` than is
+    ``wanted``, or does not say; None will do with any."""
+    wanted = {name: value for name, value in wanted.items() if value is not None}
+    sidecar = Path(path).with_suffix(".json")
+    if not wanted:
+        return
+    try:
+        document = json.loads(sidecar.read_text(encoding="utf-8"))
+        measured = {**document.get("settings", {}), "device": document["device"]["name"]}
+    except FileNotFoundError as error:
+        asked = " and ".join(f"--{name}" for name in wanted)
+        raise InputError(f"{sidecar}: no such file, which {asked} asks for; bring it along with {path}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{sidecar}: damaged; bring it along with {path} again, or measure again") from error
+    for name, value in wanted.items():
+        here = measured.get(name, "unknown")
+        if here != value:
+            raise InputError(
+                f"{path}: measured with {name} {here}, not {value}; measure again, with `make table`, or give "
+                f"--{name} '{here}' to plan with this table all the same"
+            )
+
+
+def read_chain(path: str | Path) -> list[Row]:
     """The rows of a table that has every layer of a chain on its own too; else as `read_table`."""
-    rows = read_table(path, device)
+    rows = read_table(path)
     seen = {(row.st, row.end) for row in rows}
     for st in range(max(row.end for row in rows)):
         if (st, st + 1) not in seen:
@@ -68,15 +93,13 @@ def read_chain(path: str | Path, device: str | None = None) -> list[Row]:
     return rows
 
 
-def read_table(path: str | Path, device: str | None = None) -> list[Row]:
+def read_table(path: str | Path) -> list[Row]:
     """The rows of a latency table in the order of the file.
 
     Raises:
         InputError: the file is missing or has other columns, a time is negative or not finite, a row is there twice or
-            is known to be missing, or the times are not of ``device``.
+            is known to be missing.
     """
-    if device is not None and _device(path) != device:
-        raise InputError(f"{path}: measured on {_device(path)!r}, not on {device!r}; measure there, with `make table`")
     rows, seen = [], set()
     for line, fields in _records(path):
         row = _row(fields, f"{path}, line {line}")
@@ -95,20 +118,22 @@ def read_table(path: str | Path, device: str | None = None) -> list[Row]:
     return rows
 
 
-def read_timings(path: str | Path, device: str | None = None) -> Timings:
+def read_timings(path: str | Path) -> Timings:
     """All segments of a latency table, from the JSON file beside it; that the CSV says the same is checked.
 
     Raises:
         InputError: as `read_table`; the JSON file is missing, damaged or incomplete, or says something else.
     """
     sidecar = Path(path).with_suffix(".json")
-    rows = read_table(path, device)
+    rows = read_table(path)
     try:
         document = json.loads(sidecar.read_text(encoding="utf-8"))
         if not document["complete"]:
             raise InputError(f"{sidecar}: not all segments are measured yet; give `make table` again, it goes on")
         segments = {name: _timing(entry) for entry in document["segments"] for name in entry["names"]}
-        where = (str(document["device"]["name"]), str(document["runtime"]), int(document["settings"]["batch"]))
+        settings = document["settings"]
+        where = (str(document["device"]["name"]), str(document["runtime"]))
+        how = (int(settings["batch"]), str(settings["precision"]))
     except FileNotFoundError as error:
         raise InputError(f"{sidecar}: no such file; bring it along with {path}") from error
     except (ValueError, KeyError, TypeError) as error:
@@ -117,7 +142,7 @@ def read_timings(path: str | Path, device: str | None = None) -> Timings:
         name = f"{row.st},{row.end}"
         if name not in segments or segments[name].time != row.time:
             raise InputError(f"{path}: row {name} is not that of {sidecar}; bring both files from the same measurement")
-    return Timings(Path(path), segments, *where)
+    return Timings(Path(path), segments, *where, *how)
 
 
 def _timing(entry: dict) -> Timing:
@@ -126,17 +151,6 @@ def _timing(entry: dict) -> Timing:
     if not (0 <= timing.time < math.inf and 0 <= timing.error < math.inf):
         raise ValueError(f"time {timing.time} +- {timing.error} of {entry['names']}")
     return timing
-
-
-def _device(path: str | Path) -> str | None:
-    """The name of the device in the JSON file beside a latency table; None where there is no such file."""
-    sidecar = Path(path).with_suffix(".json")
-    try:
-        return str(json.loads(sidecar.read_text(encoding="utf-8"))["device"]["name"])
-    except FileNotFoundError:
-        return None
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{sidecar}: names no device; bring it along with {path}, or measure again") from error
 
 
 def _records(path: str | Path) -> list[tuple[int, dict[str, str]]]:

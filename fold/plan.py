@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from fold.latency import Row, Timing, Timings
@@ -56,7 +56,7 @@ class Offer:
     candidate: Candidate
     apart: Timing
     merged: Timing
-    loses: float
+    loses: float = 0.0
 
     @property
     def saves(self) -> float:
@@ -67,10 +67,12 @@ class Offer:
         return math.hypot(self.apart.error, self.merged.error)
 
 
-def offers(found: list[Candidate], timings: Timings, loses: Callable[[Candidate], float]) -> list[Offer]:
+def offers(
+    found: list[Candidate], timings: Timings, loses: Callable[[Candidate], float] = lambda candidate: 0.0
+) -> list[Offer]:
     """Those candidates that are faster merged, by more than the uncertainty of the measurement.
 
     Raises InputError where ``timings`` are not those of this network.
     """
-    every = [Offer(c, timings.of(c.apart, c.input_shape), timings.of(c.merged, c.input_shape), loses(c)) for c in found]
-    return [offer for offer in every if offer.saves > offer.error]
+    every = [Offer(c, timings.of(c.apart, c.input_shape), timings.of(c.merged, c.input_shape)) for c in found]
+    return [replace(offer, loses=loses(offer.candidate)) for offer in every if offer.saves > offer.error]

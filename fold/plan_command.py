@@ -15,7 +15,7 @@ from fold.cli import positive
 from fold.errors import CheckError, InputError
 from fold.files import write_json, write_text
 from fold.frontier import Frontier, Gain, frontier
-from fold.latency import Row, read_chain, read_timings
+from fold.latency import Row, read_chain, read_timings, require
 from fold.network import add_named, open_network
 from fold.plan import Split, offers, optimal_splits
 from fold.plan_report import Plan
@@ -47,7 +47,9 @@ def add_parser(commands) -> None:
     parser.add_argument(
         "--latency", required=True, type=Path, metavar="CSV", help="the latency table, from `python -m trt_bench table`"
     )
-    parser.add_argument("--device", metavar="NAME", help="refuse a table of another device")
+    parser.add_argument("--device", metavar="NAME", help="refuse a table of another device (any will do)")
+    parser.add_argument("--batch", type=int, metavar="N", help="refuse a table of another batch size (any will do)")
+    parser.add_argument("--precision", metavar="P", help="refuse a table of another precision, of fp32 and fp16 (any)")
     parser.add_argument(
         "--importance", type=Path, metavar="CSV", help="from `fold importance`; else each activation counts 1"
     )
@@ -62,8 +64,9 @@ def add_parser(commands) -> None:
 
 
 def plan(options: argparse.Namespace) -> None:
+    require(options.latency, device=options.device, batch=options.batch, precision=options.precision)
     if options.optimal:
-        rows = read_chain(options.latency, options.device)
+        rows = read_chain(options.latency)
         write_text(options.optimal, _as_csv(rows, optimal_splits(rows)))
         print(f"wrote {options.optimal}: the fastest splits of {len(rows)} segments")
         return
@@ -72,7 +75,7 @@ def plan(options: argparse.Namespace) -> None:
     folder = options.output or (Path(options.network) if Path(options.network).is_dir() else None)
     if folder is None:
         raise InputError(f"{options.network}: is no run folder to write to; give one with -o DIR")
-    timings = read_timings(options.latency, options.device)
+    timings = read_timings(options.latency)
     loses, unit = importance.reader(options.importance)
     model, shape = open_network(options.network, options.input, options.model)
     example = torch.zeros(1, *shape)
@@ -88,6 +91,11 @@ def plan(options: argparse.Namespace) -> None:
     write_text(folder / "plan.txt", "".join(f"{name}\n" for name in chosen.removed))
     plan_report.draw(folder / "plan.png", best, chosen, unit, budget)
     print(f"{text}\nwrote {folder / 'plan.json'}, plan.txt and plan.png")
+    if chosen.chosen:
+        print(_next(Path(options.network), folder / "plan.txt"))
+    else:
+        reason = "it is fast enough as it is" if offered else "no merge is faster than its layers apart"
+        print(f"the plan is to fold nothing: keep the original network, {reason}")
 
 
 def _number(best: Frontier, budget: float | None, original: float) -> int:
@@ -99,6 +107,19 @@ def _number(best: Frontier, budget: float | None, original: float) -> int:
             f"{original / best.times[0]:.3f}x; give --budget-ms {fastest:.4f} or more"
         )
     return number
+
+
+def _next(network: Path, removed: Path) -> str:
+    """How to carry out a plan for ``network``: in a run folder that has not been prefolded, stages are done once."""
+    stages = "make prefold fold export trt-bench"
+    if not network.is_dir():
+        return f"to carry it out, give {stages} PLAN={removed} and MODEL, DATA and WEIGHTS"
+    if not (network / "prefold.safetensors").exists():
+        return f"to carry it out: {stages} RUN={network} PLAN={removed}"
+    return (
+        f"to carry it out, in another run folder because {network} has been prefolded: {stages} RUN={network}-planned "
+        f"PLAN={removed} WEIGHTS={network / 'original.safetensors'} and MODEL, DATA and SIZE as for {network}"
+    )
 
 
 def _warn(merges: set[tuple[str, ...]], chosen: Plan) -> None:

@@ -51,6 +51,7 @@ def as_json(plan: Plan, timings: Timings, network: str, importance: str, budget:
         "device": timings.device,
         "runtime": timings.runtime,
         "batch": timings.batch,
+        "precision": timings.precision,
         "budget_ms": budget,
         "latency_ms": {"original": plan.whole.time, "planned": plan.time, "error": plan.error},
         "speedup": plan.whole.time / plan.time,
@@ -95,11 +96,12 @@ def as_text(plan: Plan, timings: Timings, activations: int, importance: str, bud
         ["original", str(activations), f"{plan.whole.time:.4f} +- {plan.whole.error:.4f}", "-"],
         ["planned", str(left), f"{plan.time:.4f} +- {plan.error:.4f}", f"{speedup:.3f}x"],
     ]  # fmt: skip
-    merges = table(rows) if plan.chosen else "nothing to fold: no merge is faster than its layers apart"
+    merges = table(rows) if plan.chosen else "nothing to fold"
+    where = f"{timings.runtime} on {timings.device}, batch {timings.batch}, {timings.precision}"
     without = "\nwithout a budget this is the fastest network, whatever it loses; give one to keep what matters more"
     return (
-        f"{merges}\n\n{table(after)}\n\n{timings.runtime} on {timings.device}, batch {timings.batch}; "
-        f"importance lost {plan.loses:.4g} ({importance}){without if plan.chosen and budget is None else ''}"
+        f"{merges}\n\n{table(after)}\n\n{where}; importance lost {plan.loses:.4g} ({importance})"
+        f"{without if plan.chosen and budget is None else ''}"
     )
 
 

@@ -1,284 +1,31 @@
-"""Train a network, learn which of its activations can go, remove those, and train it again."""
+"""Command line: ``python -m train {pretrain,prefold,finetune,evaluate,probe,sweep}``."""
 
 import argparse
-import shlex
 import sys
 from functools import partial
-from pathlib import Path
 
-import torch
-from torch import nn
-
-from fold import checkpoint
-from fold.cli import Parser, run
-from fold.errors import InputError, NothingToFold
-from fold.padding import hoist_padding
-from train import config, data, distributed, hyperparameters, inputs, loop, planned, state
-from train.choose import choose
-from train.gates import THRESHOLD, depth_penalty, gates, harden, linearize
+from fold.cli import run
+from train import arguments, distributed, stages
+from train.probe import probe
 from train.sweep import sweep
 
-_EPILOG = """\
-example, from weights to a network that `python -m fold` folds:
-  python -m train pretrain --run runs/cars --model resnet20 --data cars/ --weights resnet20.pt
-  python -m train prefold  --run runs/cars --epochs 20
-  python -m train finetune --run runs/cars --epochs 20
 
-Each stage leaves a checkpoint in the run folder, and after every epoch what it needs to go on: a command that was
-interrupted goes on when it is given again. Exit codes: 0 done, 1 ran and failed a check, 2 bad input.
-"""
-
-
-def main(arguments: list[str] | None = None) -> None:
-    options = parser().parse_args(arguments)
-    options.run_stage(options)
-
-
-def parser() -> Parser:
-    """The parser of all stages; what it returns has the stage's function as ``run_stage``."""
-    parser = Parser(prog="python -m train", description=__doc__, epilog=_EPILOG)
-    stages = parser.add_subparsers(dest="stage", required=True, metavar="{pretrain,prefold,finetune,evaluate,sweep}")
-
-    pretrain = _stage(stages, "pretrain", _pretrain, "train the network, or take its weights from a file")
-    pretrain.epilog = "example: python -m train pretrain --run runs/cars -d 20 --data cars/ --weights resnet20.pt"
-    inputs.add_network(pretrain)
-    inputs.add_data(pretrain)
-    hyperparameters.add_training(pretrain, epochs=30, lr=0.1)
-
-    prefold = _stage(stages, "prefold", _prefold, "learn which activations can go")
-    prefold.epilog = "example: python -m train prefold --run runs/cars --epochs 20 --distill 0.9"
-    inputs.add_named(prefold)
-    hyperparameters.add_training(prefold, epochs=10, lr=0.01)
-    hyperparameters.add_distillation(prefold)
-    prefold.add_argument(
-        "-l", "--lambda", dest="penalty", type=hyperparameters.non_negative, default=0.25,
-        help="weight of the depth penalty (%(default)s)",
-    )  # fmt: skip
-    prefold.add_argument(
-        "--gate-weights", type=hyperparameters.gate_weights, metavar="FILE",
-        help="weight of each gate in the depth penalty: a CSV file with columns gate,weight or a JSON object (all 1)",
-    )  # fmt: skip
-    prefold.add_argument(
-        "--gate-lr", type=hyperparameters.positive, default=10.0,
-        help="learning rate of the gates, in multiples of --lr (%(default)s)",
-    )  # fmt: skip
-    prefold.add_argument(
-        "--remove", type=planned.names, default=[], metavar="NAME,...|FILE",
-        help="learn no gates: open these on a schedule and keep all others closed; 'all' is all that --gate has",
-    )  # fmt: skip
-    prefold.add_argument(
-        "--gate", choices=["foldable", "all"], default="foldable",
-        help="gate the activations whose removal lets layers merge, or all of them (%(default)s)",
-    )  # fmt: skip
-
-    finetune = _stage(stages, "finetune", _finetune, "remove the activations whose gates are open, hoist, train again")
-    finetune.epilog = "example: python -m train finetune --run runs/cars --epochs 20 --distill 0.9"
-    inputs.add_named(finetune)
-    hyperparameters.add_training(finetune, epochs=10, lr=0.02)
-    hyperparameters.add_distillation(finetune)
-    finetune.add_argument(
-        "--threshold", type=hyperparameters.non_negative, default=THRESHOLD,
-        help="gates from here on are taken out (%(default)s)",
-    )  # fmt: skip
-    finetune.add_argument(
-        "--max-growth", type=hyperparameters.positive, default=2.0,
-        help="an activation that --remove did not name stays where the merge would take more than this many times "
-        "the MACs (%(default)s)",
-    )  # fmt: skip
-
-    evaluate = stages.add_parser("evaluate", help="accuracy of checkpoints", description="Accuracy of checkpoints.")
-    evaluate.epilog = "example: python -m train evaluate runs/cars/original.safetensors --data cars/"
-    evaluate.add_argument("checkpoints", nargs="+", type=Path, metavar="CHECKPOINT")
-    inputs.add_named(evaluate)
-    inputs.add_data(evaluate)
-    evaluate.set_defaults(run_stage=_evaluate)
-
-    sweeping = _stage(
-        stages, "sweep", _sweep, "prefold, finetune and fold with several lambdas: accuracy against depth"
-    )
-    sweeping.epilog = "example: python -m train sweep --run runs/demo --lambdas 0.1 0.25 1 --prefold='--epochs 20'"
-    sweeping.add_argument(
-        "--lambdas", type=hyperparameters.non_negative, nargs="+", default=[0.05, 0.1, 0.25, 0.5, 1.0], metavar="X",
-        help="weights of the depth penalty, a run folder RUN/lambda-X for each (0.05 0.1 0.25 0.5 1)",
-    )  # fmt: skip
-    inputs.add_named(sweeping)
-    for stage in ("prefold", "finetune"):
-        sweeping.add_argument(
-            f"--{stage}", type=shlex.split, default=[], metavar="'OPTIONS'", help=f"options of {stage}, see its --help"
-        )
-    sweeping.add_argument(
-        "--engine", choices=["sequential", "ray"], default="sequential",
-        help="one after the other, or as tasks on a Ray cluster: that of RAY_ADDRESS, or one on this machine",
-    )  # fmt: skip
-    return parser
-
-
-def _stage(stages, name: str, function, summary: str) -> argparse.ArgumentParser:
-    parser = stages.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
-    parser.add_argument("--run", required=True, type=Path, metavar="DIR", help="the run folder")
-    parser.set_defaults(run_stage=function)
-    return parser
-
-
-def _pretrain(options: argparse.Namespace) -> None:
-    where = inputs.data_settings(options)
-    dataset = inputs.dataset(where)
-    model, built, given_gates = inputs.network(options, dataset)
-    weights = None if options.weights is None else config.digest(options.weights)
-    config.enter(options.run, "pretrain", {**_settings(options), **where, "weights": weights})
-    path = options.run / "original.safetensors"
-    if _done(path, "pretrain"):
-        return
-    if weights is None:
-        if not options.epochs:
-            print("note: neither --weights nor training: the network is random", file=sys.stderr)
-        loop.train(model, dataset, options.run, "pretrain", hyperparameters.of(options))
-    recipe = {
-        "stage": "original",
-        "model": built,
-        "input_shape": list(dataset.shape),
-        "classes": list(dataset.classes),
-        "accuracy": {"original": _accuracy(model, dataset)},
+def main(given: list[str] | None = None) -> None:
+    """Parse the command line and run the stage. Raises InputError and CheckError."""
+    options = arguments.parser().parse_args(given)
+    run_stage = {
+        "pretrain": stages.pretrain,
+        "prefold": stages.prefold,
+        "finetune": stages.finetune,
+        "evaluate": stages.evaluate,
+        "probe": probe,
+        "sweep": _sweep,
     }
-    if given_gates:
-        recipe["gates"] = given_gates
-        print(
-            f"note: {options.weights} has {len(given_gates)} gates, of which prefold takes the values; the original "
-            "network, without them, is not what these weights were trained for",
-            file=sys.stderr,
-        )
-    data.save_eval_set(options.run / "eval.npz", dataset)
-    data.save_calibration_set(options.run / "calib.npz", dataset)
-    _write(path, model, recipe)
-
-
-def _prefold(options: argparse.Namespace) -> None:
-    parent = options.run / "original.safetensors"
-    model, recipe = checkpoint.load(parent, options.model)
-    own_gates = recipe.get("gates", {})
-    if own_gates and options.remove:
-        raise InputError(f"--remove: {parent} has gates of its own; leave it out, or start from weights without gates")
-    recipe["gate"] = "all" if own_gates else options.gate  # given gates may stand anywhere
-    gated = linearize(model, _example(recipe), recipe["gate"])
-    depth_penalty(gated, options.gate_weights)  # raises where the names in it are wrong
-    options.remove = planned.resolve(options.remove, gated)
-    config.enter(options.run, "prefold", {**_settings(options), parent.name: config.digest(parent)})
-    path = options.run / "prefold.safetensors"
-    if _done(path, "prefold"):
-        return
-    dataset = inputs.dataset(config.settings(options.run, "pretrain"))
-    for name, alpha in own_gates.items():
-        gates(gated)[name].alpha.data.fill_(alpha)
-    if options.remove:
-        recipe["planned"] = options.remove
-        gated, _ = planned.plan(gated, options.remove, _example(recipe))
-    loop.train(gated, dataset, options.run, "prefold", hyperparameters.of(options), _teacher(options))
-    planned.open_gates(gated, options.remove, 1.0)  # they are, unless there was no training
-    recipe["stage"] = "prefold"
-    recipe["gates"] = {name: gate.alpha.item() for name, gate in gates(gated).items()}
-    recipe["accuracy"]["prefold"] = _accuracy(gated, dataset)
-    _write(path, gated, recipe)
-
-
-def _finetune(options: argparse.Namespace) -> None:
-    parent = options.run / "prefold.safetensors"
-    recipe, weights = checkpoint.read(parent)
-    config.enter(options.run, "finetune", {**_settings(options), parent.name: config.digest(parent)})
-    path = options.run / "hardened.safetensors"
-    if _done(path, "finetune"):
-        return
-    gated = linearize(checkpoint.replay(recipe, options.model), _example(recipe), recipe["gate"])
-    hoisted = []
-    if "planned" in recipe:
-        gated, hoisted = planned.plan(gated, recipe["planned"], _example(recipe))
-    checkpoint.fill(gated, weights, parent)
-    removed, kept = _to_remove(gated, recipe, options, parent)
-    dataset = inputs.dataset(config.settings(options.run, "pretrain"))
-    hard = harden(gated, 1.0 if "planned" in recipe else options.threshold)
-    recipe["accuracy"]["hardened"] = _accuracy(hard, dataset)
-    hard, more = hoist_padding(hard, _example(recipe))
-    recipe["accuracy"]["hoisted"] = _accuracy(hard, dataset)
-    loop.train(hard, dataset, options.run, "finetune", hyperparameters.of(options), _teacher(options))
-    recipe["removed"] = removed
-    recipe["kept"] = kept
-    recipe["hoisted"] = [list(region.layers) for region in [*hoisted, *more]]
-    recipe["stage"] = "finetuned"
-    recipe["accuracy"]["finetuned"] = _accuracy(hard, dataset)
-    _write(path, hard, recipe)
-
-
-def _to_remove(
-    gated: nn.Module, recipe: dict, options: argparse.Namespace, parent: Path
-) -> tuple[list[str], dict[str, str]]:
-    """The activations to remove: those of the plan, or what the gates chose; and the open gates that are kept, with
-    the reason, which are closed here. Raises NothingToFold if nothing is left to remove."""
-    if "planned" in recipe:
-        return recipe["planned"], {}
-    removed, kept = choose(gated, _example(recipe), options.threshold, options.max_growth)
-    for name, reason in kept.items():
-        print(f"note: {name} stays: {reason} (--max-growth {options.max_growth:g})", file=sys.stderr)
-        gates(gated)[name].alpha.data.zero_()
-    if not removed:
-        name, widest = max(gates(gated).items(), key=lambda item: item[1].alpha.item())
-        raise NothingToFold(
-            f"{parent}: no activation can go: {len(kept)} would cost too much, and of the other gates the widest, "
-            f"{name}, is at {widest.alpha.item():.2f} of {options.threshold}; prefold with more --epochs (EPOCHS) or "
-            "a larger --lambda (LAMBDA), in a new run folder"
-        )
-    return removed, kept
-
-
-def _teacher(options: argparse.Namespace) -> nn.Module | None:
-    """The original network of the run, if ``options`` ask to learn from it."""
-    wanted = options.distill or options.distill_features
-    return checkpoint.load(options.run / "original.safetensors", options.model)[0] if wanted else None
-
-
-def _evaluate(options: argparse.Namespace) -> None:
-    dataset = inputs.dataset(inputs.data_settings(options))
-    for path in options.checkpoints:
-        model, recipe = checkpoint.load(path, options.model)
-        if recipe["input_shape"] != list(dataset.shape):
-            raise InputError(f"{path}: takes images {recipe['input_shape']}, not those of --data {options.data}")
-        print(f"{path}: {100 * _accuracy(model, dataset):.2f} % of {len(dataset.test.labels)} images")
+    run_stage[options.stage](options)
 
 
 def _sweep(options: argparse.Namespace) -> None:
     sweep(options.run, options.lambdas, options.prefold, options.finetune, options.engine, options.model)
-
-
-def _settings(options: argparse.Namespace) -> dict:
-    """What the result of a stage depends on, as JSON values."""
-    return {name: value for name, value in vars(options).items() if name not in ("run", "stage", "run_stage")}
-
-
-def _done(path: Path, stage: str) -> bool:
-    """Whether ``stage`` has written its checkpoint. Says so, and raises InputError if that is damaged."""
-    if not path.exists():
-        return False
-    accuracy = checkpoint.read(path)[0]["accuracy"]
-    state.remove(path.parent, stage)
-    print(f"{stage}: done before, see {path}; {_in_words(accuracy)}")
-    return True
-
-
-def _write(path: Path, model: nn.Module, recipe: dict) -> None:
-    checkpoint.save(path, model, recipe)
-    stage = {"original": "pretrain", "finetuned": "finetune"}.get(recipe["stage"], recipe["stage"])
-    state.remove(path.parent, stage)
-    print(f"{stage}: wrote {path}; {_in_words(recipe['accuracy'])}")
-
-
-def _in_words(accuracy: dict[str, float]) -> str:
-    return "accuracy " + ", ".join(f"{stage} {100 * value:.2f} %" for stage, value in accuracy.items())
-
-
-def _accuracy(model: nn.Module, dataset: data.Dataset) -> float:
-    return loop.accuracy(model, dataset)
-
-
-def _example(recipe: dict) -> torch.Tensor:
-    return torch.zeros(1, *recipe["input_shape"])
 
 
 if __name__ == "__main__":

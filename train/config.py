@@ -12,6 +12,7 @@ from fold.errors import InputError
 from fold.files import remove_leftovers, write_json
 
 SCHEMA = 1
+_SHOWN = 5  # changed settings in a message
 
 
 def enter(run: Path, stage: str, settings: dict) -> None:
@@ -27,8 +28,10 @@ def enter(run: Path, stage: str, settings: dict) -> None:
         config["stages"][stage] = {"settings": settings, "versions": _versions(), "revision": _revision()}
         write_json(run / "config.json", config)
     elif before["settings"] != settings:
-        old = before["settings"]
-        changes = [f"{key} was {old.get(key)}, is now {new}" for key, new in settings.items() if old.get(key) != new]
+        old, new = _flat(before["settings"]), _flat(settings)
+        changed = [key for key in {**new, **old} if old.get(key) != new.get(key)]
+        changes = [f"{key} was {old.get(key)}, is now {new.get(key)}" for key in changed[:_SHOWN]]
+        changes += [f"{len(changed) - _SHOWN} more"] if len(changed) > _SHOWN else []
         raise InputError(
             f"{run}: {stage} was started there with other settings ({'; '.join(changes)}); "
             "give those again, or another run folder (RUN=DIR), or delete this one"
@@ -46,6 +49,14 @@ def settings(run: Path, stage: str) -> dict:
 def digest(path: Path) -> str:
     """The first 16 hexadecimal digits of the file's SHA-256; names the file that a stage started from."""
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def _flat(settings: dict) -> dict:
+    """``settings`` with those in it that are objects themselves, such as the weights of gates, taken apart."""
+    flat = {}
+    for key, value in settings.items():
+        flat |= {f"{key} {name}": part for name, part in value.items()} if isinstance(value, dict) else {key: value}
+    return flat
 
 
 def _read(run: Path) -> dict:

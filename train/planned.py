@@ -19,15 +19,18 @@ from train.gates import gates
 def names(text: str) -> list[str]:
     """What ``--remove`` says: names with commas between, or a file with them, a line or a comma each.
 
-    Raises InputError where there is no name.
+    Raises InputError where there is no name, in a file that says that nothing is to be removed.
     """
-    content = Path(text).read_text(encoding="utf-8") if Path(text).is_file() else text
+    file = Path(text).is_file()
+    content = Path(text).read_text(encoding="utf-8") if file else text
     found = [name.strip() for line in content.splitlines() for name in line.split(",") if name.strip()]
-    if not found:
+    if file and not found:
         raise InputError(
-            f"--remove {text!r}: no name in it (an empty plan: folding pays nowhere, keep the network as it is); "
-            "give the names of gates, or leave it out to learn them"
+            f"--remove {text}: the plan is to fold nothing; keep the original network, or plan again for a budget "
+            "(BUDGET_MS, SPEEDUP) that it does not meet, or with the table of another device"
         )
+    if not found:
+        raise InputError(f"--remove {text!r}: no name in it; give the names of gates, or leave it out to learn them")
     return found
 
 
@@ -39,8 +42,8 @@ def resolve(wanted: Sequence[str], model: nn.Module) -> list[str]:
     for name in wanted:
         if name not in known:
             raise InputError(
-                f"--remove {name}: there is no such gate; give names out of {', '.join(known)}, or --gate all for "
-                "activations whose removal lets nothing merge"
+                f"--remove {name}: there is no such file or gate; give names out of {', '.join(known)}, or --gate all "
+                "for activations whose removal lets nothing merge"
             )
     return [name for name in known if name in wanted]
 

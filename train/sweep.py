@@ -13,6 +13,7 @@ from pathlib import Path
 from fold import checkpoint
 from fold.errors import CheckError, NothingToFold
 from train import cluster, config, frontier
+from train.arguments import parser
 
 Command = list[str]  # ["fold", "fold", "runs/demo"] is `python -m fold fold runs/demo`
 
@@ -84,8 +85,6 @@ def _one_by_one(function: Callable, points: dict[str, tuple]) -> dict:
 def _commands(folder: Path, penalty: float, prefold: Command, finetune: Command, allowed: Command) -> list[Command]:
     """The stages of a point; of those that are done, the first two say so. Raises InputError for options that they
     refuse."""
-    from train.__main__ import parser  # which imports this module
-
     stages = [
         ["prefold", *prefold, *allowed, "--run", str(folder), "--lambda", str(penalty)],
         ["finetune", *finetune, *allowed, "--run", str(folder)],

@@ -21,7 +21,7 @@ from types import ModuleType
 
 import numpy as np
 
-from trt_bench import device, files, segments, stats, sysfs, timer
+from trt_bench import device, files, metadata, segments, stats, sysfs, timer
 from trt_bench.errors import CheckError, InputError
 from trt_bench.runtimes import Loaded, Options
 
@@ -57,6 +57,7 @@ def measure(
     wanted = segments.load(folder)
     sidecar = Path(output).with_suffix(".json")
     settings = {"batch": options.batches[0], "seconds": how.seconds, "bound": how.bound, "repeats": how.repeats}
+    settings["precision"] = _precision(folder, wanted)
     document = {
         "schema": SCHEMA,
         "complete": False,
@@ -171,6 +172,14 @@ def _begun(sidecar: Path, document: dict, force: bool) -> dict[str, dict]:
         )
     document["settings"] = before["settings"]  # with how its runtime ran them
     return timed
+
+
+def _precision(folder: str, wanted: list[segments.Segment]) -> str:
+    """The precision that all segments were exported in. Raises InputError where they differ."""
+    found = sorted({metadata.read(segment.path).get("precision", "unknown") for segment in wanted})
+    if len(found) > 1:
+        raise InputError(f"{folder}: mixes segments in {', '.join(found)}; export them again, in one precision")
+    return found[0]
 
 
 def _list(settings: dict) -> str:

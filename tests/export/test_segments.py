@@ -33,3 +33,13 @@ def test_identical_shapes_are_written_once(tmp_path, monkeypatch):
         assert model.opset_import[0].version == 17
     monkeypatch.setattr(segments, "lower", None)  # what is there already is not exported again
     assert write_segments(found, tmp_path, opset=17, batch=2) == index
+
+
+def test_segments_in_half_precision(tmp_path):
+    found = [Segment("a", nn.Conv2d(3, 4, 3), (3, 8, 8))]
+    files = [write_segments(found, tmp_path, precision=name)["segments"][0]["file"] for name in ("fp32", "fp16")]
+    assert files[0] != files[1]
+    model = onnx.load(tmp_path / files[1])
+    assert {tensor.data_type for tensor in model.graph.initializer} == {onnx.TensorProto.FLOAT16}
+    assert model.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    assert {entry.key: entry.value for entry in model.metadata_props}["layer_folding.precision"] == "fp16"

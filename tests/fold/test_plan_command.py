@@ -10,6 +10,7 @@ from fold import __main__ as command
 from fold import checkpoint
 from fold.candidates import candidates
 from fold.cli import run
+from tests.fold.latency_tables import table_of, write_table
 from train.models import build
 from trt_bench import prediction
 
@@ -38,37 +39,14 @@ def folder(tmp_path, found) -> Path:
         "accuracy": {},
     }
     checkpoint.save(tmp_path / "original.safetensors", build("mobilenetv2-digits", **ARGUMENTS), recipe)
-    times = {found.whole: (10.0, found.input_shape)}
-    for candidate in found.found:
-        times[candidate.apart] = (2.0, candidate.input_shape)
-        times.setdefault(candidate.merged, (3.0, candidate.input_shape))
-    for block, time in ((1, 1.5), (3, 1.75)):
-        candidate = of_block(found, block)
-        times[candidate.merged] = (time, candidate.input_shape)
-    write_table(tmp_path, times)
+    merged = {of_block(found, block).merge.activations: time for block, time in ((1, 1.5), (3, 1.75))}
+    write_table(tmp_path, table_of(found, merged))
     return tmp_path
 
 
 def of_block(found, block: int):
     names = (f"blocks.{block}.expand.act", f"blocks.{block}.depthwise.act")
     return next(c for c in found.found if c.merge.activations == names)
-
-
-def write_table(folder: Path, times: dict, **changes) -> None:
-    segments = [
-        {"names": [name], "time": time, "ci95": [time - 0.01, time + 0.01], "input_shape": [1, *shape]}
-        for name, (time, shape) in times.items()
-    ]
-    document = {
-        "complete": True, "runtime": "onnxruntime", "device": {"name": "EPYC"}, "settings": {"batch": 1},
-        "segments": segments,
-    }  # fmt: skip
-    (folder / "latency.json").write_text(json.dumps({**document, **changes}))
-    with open(folder / "latency.csv", "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["st", "end", "time", "stdev"])
-        rows = [(*name.split(","), time, 0.01) for name, (time, _) in times.items() if name[0].isdigit()]
-        writer.writerows(rows)
 
 
 def read_plan(folder: Path) -> dict:
@@ -85,9 +63,10 @@ def test_without_a_budget_everything_that_pays_is_folded_and_nothing_else(folder
     saved = sum(merged[c.merged] for c in paying)
     assert plan["latency_ms"]["original"] == 10 and plan["latency_ms"]["planned"] == pytest.approx(10 - saved)
     assert plan["latency_ms"]["error"] == pytest.approx(0.01 * (1 + 2 * len(paying)) ** 0.5)
-    assert plan["device"] == "EPYC"
+    assert (plan["device"], plan["batch"], plan["precision"]) == ("EPYC", 1, "fp32")
     assert (folder / "plan.png").read_bytes().startswith(b"\x89PNG")
     out, err = capsys.readouterr()
+    assert out.endswith(f"carry it out: make prefold fold export trt-bench RUN={folder} PLAN={folder / 'plan.txt'}\n")
     assert "expand.conv + depthwise.conv + project.conv" in out and f"{10 / (10 - saved):.3f}x" in out and not err
 
 
@@ -113,7 +92,7 @@ def test_a_budget_takes_what_loses_least(folder, found, capsys):
     assert (plan["importance_lost"], plan["importance"], plan["budget_ms"]) == (1.0, "points", 9.75)
     assert call(*arguments, "--speedup", "1") == 0
     assert read_plan(folder)["removed"] == []
-    assert "nothing to fold" in capsys.readouterr().out
+    assert "fold nothing: keep the original network, it is fast enough" in capsys.readouterr().out
 
 
 def test_no_plan_is_fast_enough(folder, capsys):
@@ -126,13 +105,14 @@ def test_no_plan_is_fast_enough(folder, capsys):
     assert call(*arguments, "--budget-ms", remedy) == 0
 
 
-def test_a_saving_within_its_uncertainty_does_not_count(folder, found):
+def test_a_saving_within_its_uncertainty_does_not_count(folder, capsys):
     document = json.loads((folder / "latency.json").read_text())
     for entry in document["segments"]:
         entry["ci95"] = [entry["time"] - 1, entry["time"] + 1]
     (folder / "latency.json").write_text(json.dumps(document))
     assert call("plan", folder, "--latency", folder / "latency.csv") == 0
-    assert read_plan(folder)["removed"] == []
+    assert read_plan(folder)["removed"] == [] and (folder / "plan.txt").read_text() == ""
+    assert "fold nothing: keep the original network, no merge is faster" in capsys.readouterr().out
 
 
 def damage(folder: Path, change) -> None:
@@ -148,6 +128,7 @@ def damage(folder: Path, change) -> None:
         (lambda d: d["segments"][0].update(input_shape=[1, 3, 224, 224]), "give the table of this network"),
         (lambda d: d["segments"][0].update(time=-1.0), "damaged"),
         (lambda d: d["segments"][0].update(ci95=[0.0, float("nan")]), "damaged"),
+        (lambda d: d["settings"].pop("precision"), "damaged, or of another version"),
         (lambda d: d.update(complete=False), "not all segments are measured yet"),
         (lambda d: d.pop("segments"), "damaged"),
         (lambda d: [entry.update(time=7.0) for entry in d["segments"]], "is not that of"),
@@ -168,11 +149,31 @@ def test_bad_arguments(folder, capsys):
     assert call("plan", folder / "original.safetensors", *table) == 2
     assert call("plan", folder, *table, "--budget-ms", "-1") == 2
     assert call("plan", folder, *table, "--device", "Orin") == 2
+    assert call("plan", folder, *table, "--batch", 8) == 2
+    assert call("plan", folder, *table, "--precision", "fp16") == 2
     assert call("plan", folder, *table, "--importance", folder / "none.csv") == 2
     (folder / "latency.json").unlink()
     assert call("plan", folder, *table) == 2
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 7 and all(line.startswith("error: ") for line in lines)
+    assert len(lines) == 9 and all(line.startswith("error: ") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("st,end,time", "st,end,ms", "has no column time"),
+        (",3.0,", ",nan,", "time is nan"),
+        (",3.0,", ",-3.0,", "time is -3.0"),
+        ("st,end,time,stdev\n", "", "has no column st, end, time, stdev"),
+    ],
+)
+def test_damaged_rows_are_refused(folder, capsys, old, new, message):
+    path = folder / "latency.csv"
+    path.write_text(path.read_text().replace("\r", "").replace(old, new, 1))
+    assert call("plan", folder, "--latency", path) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"error: {path}") and err.count("\n") == 1 and message in err
+    assert not (folder / "plan.json").exists()
 
 
 @pytest.mark.parametrize(
@@ -192,6 +193,13 @@ def test_bad_importances_are_refused(folder, capsys, text, message):
     assert call("plan", folder, *arguments) == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1 and message in err
+
+
+def test_a_plan_for_a_prefolded_run_goes_to_another_folder(folder, capsys):
+    (folder / "prefold.safetensors").touch()
+    assert call("plan", folder, "--latency", folder / "latency.csv") == 0
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert f"RUN={folder}-planned PLAN={folder / 'plan.txt'} WEIGHTS={folder / 'original.safetensors'}" in said
 
 
 def read_losses(folder: Path) -> dict[str, float]:

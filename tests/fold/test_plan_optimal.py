@@ -103,20 +103,27 @@ def test_a_binary_file_is_refused(tmp_path, capsys):
     assert "not a CSV file" in capsys.readouterr().err
 
 
-def test_a_table_of_another_device_is_refused(tmp_path, capsys):
+@pytest.mark.parametrize(("option", "other"), [("device", "Orin"), ("batch", 8), ("precision", "fp16")])
+def test_a_table_measured_otherwise_is_refused(tmp_path, capsys, option, other):
     path = tmp_path / "latency.csv"
     path.write_text(GOOD)
-    arguments = ("--latency", path, "--optimal", tmp_path / "optimal.csv", "--device", "Orin")
-    assert call(*arguments) == 2
-    assert "measured on None, not on 'Orin'" in capsys.readouterr().err
-    path.with_suffix(".json").write_text(json.dumps({"device": {"name": "EPYC"}}))
-    assert call(*arguments) == 2
-    assert "measured on 'EPYC', not on 'Orin'" in capsys.readouterr().err
+    arguments = ("--latency", path, "--optimal", tmp_path / "optimal.csv")
+    assert call(*arguments, f"--{option}", other) == 2
+    assert f"no such file, which --{option} asks for" in capsys.readouterr().err
+    here = {"device": "AMD EPYC", "batch": 1, "precision": "fp32"}
+    settings = {"batch": here["batch"], "precision": here["precision"]}
+    path.with_suffix(".json").write_text(json.dumps({"device": {"name": here["device"]}, "settings": settings}))
+    assert call(*arguments, f"--{option}", other) == 2
+    err = capsys.readouterr().err
+    assert f"measured with {option} {here[option]}, not {other}" in err and err.count("\n") == 1
+    assert f"give --{option} '{here[option]}' to plan with this table all the same" in err
+    assert call(*arguments, f"--{option}", here[option]) == 0 and call(*arguments) == 0
     path.with_suffix(".json").write_text(json.dumps({"device": {"name": "Orin"}}))
-    assert call(*arguments) == 0
+    assert call(*arguments, "--precision", "fp32") == 2
     path.with_suffix(".json").write_text("{")
-    assert call(*arguments) == 2
-    assert "names no device" in capsys.readouterr().err
+    assert call(*arguments, f"--{option}", other) == 2
+    messages = capsys.readouterr().err
+    assert "measured with precision unknown" in messages and "latency.json: damaged" in messages
 
 
 def test_missing_files_and_options(tmp_path, capsys):

@@ -9,8 +9,11 @@ import torch
 
 from fold import __main__ as fold_command
 from fold import checkpoint
+from fold.candidates import candidates
 from fold.cli import run
+from tests.fold.latency_tables import table_of, write_table
 from train import __main__ as command
+from train import gates, linearize
 from train.models import build
 
 ROOT = Path(__file__).parents[2]
@@ -43,7 +46,7 @@ def prefolded(images, weights, tmp_path_factory) -> Path:
     recipe, tensors = checkpoint.read(folder / "prefold.safetensors")
     for name in ("blocks.1.expand.act", "blocks.1.depthwise.act", "blocks.2.expand.act", "blocks.2.depthwise.act"):
         tensors[f"{name}.alpha"].fill_(1)
-    gated = command.linearize(checkpoint.replay(recipe), torch.zeros(1, 3, 32, 32))
+    gated = linearize(checkpoint.replay(recipe), torch.zeros(1, 3, 32, 32))
     checkpoint.fill(gated, tensors, "here")
     checkpoint.save(folder / "prefold.safetensors", gated, recipe)
     return folder
@@ -148,13 +151,47 @@ def test_gate_weights(images, weights, tmp_path, capsys, name, content):
     (tmp_path / name).write_text("many")
     assert call("prefold", *given) == 2
     assert f"--gate-weights {tmp_path / name}: not as it should be" in capsys.readouterr().err
-    gated = command.linearize(build("mobilenetv2-digits", 2, 3), torch.zeros(1, 3, 32, 32))
-    everything = dict.fromkeys(command.gates(gated), 2.0)
+    gated = linearize(build("mobilenetv2-digits", 2, 3), torch.zeros(1, 3, 32, 32))
+    everything = dict.fromkeys(gates(gated), 2.0)
     rows = "".join(f"{gate},{weight}\n" for gate, weight in everything.items())
     (tmp_path / name).write_text(f"gate,weight\n{rows}" if name == "w.csv" else json.dumps(everything))
     assert call("prefold", *given) == 0
     settings = json.loads((folder / "config.json").read_text())["stages"]["prefold"]["settings"]
     assert settings["gate_weights"] == everything
+
+
+def test_gate_weights_from_a_latency_table(images, weights, tmp_path, capsys):
+    """Block 1 saves 0.5 ms, block 3 0.25; they and those of the same shape share it by two activations each."""
+    folder = tmp_path / "run"
+    network = ("--model", "mobilenetv2-digits", "--data", images, "--weights", weights)
+    assert call("pretrain", "--run", folder, *network) == 0
+    model, example = checkpoint.load(folder / "original.safetensors")[0], torch.zeros(1, 3, 32, 32)
+    found = candidates(model, example)
+    pairs = {i: (f"blocks.{i}.expand.act", f"blocks.{i}.depthwise.act") for i in (1, 3)}
+    write_table(folder, table_of(found, {pairs[1]: 1.5, pairs[3]: 1.75}))
+    given = ("prefold", "--run", folder, "--latency", folder / "latency.csv", *FAST, "--epochs", "2", "--lambda", "1")
+    for option in ("--gate-weights", "--remove"):
+        (tmp_path / "w.json").write_text(json.dumps({"a": 1}))
+        assert call(*given, option, tmp_path / "w.json") == 2
+        assert "not allowed with argument --latency" in capsys.readouterr().err
+    assert call(*given) == 0
+    used = json.loads((folder / "config.json").read_text())["stages"]["prefold"]["settings"]["gate_weights"]
+    assert used.keys() == gates(linearize(model, example)).keys()
+    assert sum(used.values()) == pytest.approx(len(used))
+    assert used[pairs[1][0]] == used[pairs[1][1]] == pytest.approx(2 * used[pairs[3][0]])
+    assert used[pairs[1][0]] > 0 and used["blocks.2.expand.act"] == 0
+    alphas = checkpoint.read(folder / "prefold.safetensors")[0]["gates"]
+    assert alphas[pairs[1][0]] > alphas[pairs[3][0]] > alphas["blocks.2.expand.act"]
+    assert call(*given) == 0
+    capsys.readouterr()
+    write_table(folder, table_of(found, {pairs[1]: 1.6, pairs[3]: 1.75}))
+    assert call(*given) == 2
+    err = capsys.readouterr().err
+    assert "gate_weights blocks.1.expand.act was " in err and " more); give those again" in err and err.count("\n") == 1
+    write_table(folder, table_of(found, {}))
+    assert call(*given) == 1
+    err = capsys.readouterr().err
+    assert "nothing to gain" in err and err.count("\n") == 1
 
 
 def test_config_tells_settings_and_versions(copied):
@@ -176,7 +213,7 @@ def test_a_stage_does_not_go_on_from_another_network(copied, weights, images, ca
     assert call("finetune", "--run", copied, *FAST, "--epochs", "0") == 0
     recipe, tensors = checkpoint.read(copied / "prefold.safetensors")
     tensors["blocks.3.expand.act.alpha"].fill_(0.5)
-    gated = command.linearize(checkpoint.replay(recipe), torch.zeros(1, 3, 32, 32))
+    gated = linearize(checkpoint.replay(recipe), torch.zeros(1, 3, 32, 32))
     checkpoint.fill(gated, tensors, "here")
     checkpoint.save(copied / "prefold.safetensors", gated, recipe)
     capsys.readouterr()
@@ -284,7 +321,7 @@ class TestBadInput:
             ("schedule", "linear", "invalid choice: 'linear'"),
             ("precision", "int8", "invalid choice: 'int8'"),
             ("accumulate", "0", "not a whole number above 0"),
-            ("remove", "blocks.9.act", "there is no such gate; give names out of blocks.0.expand.act, "),
+            ("remove", "blocks.9.act", "there is no such file or gate; give names out of blocks.0.expand.act, "),
             ("gate-weights", "none.csv", "none.csv: No such file or directory; give a CSV or JSON file"),
         ],
     )
@@ -297,7 +334,7 @@ def saved(folder: Path, model: torch.nn.Module) -> Path:
     return folder / "weights.pt"
 
 
-@pytest.mark.parametrize("stage", [None, "pretrain", "prefold", "finetune", "evaluate", "sweep"])
+@pytest.mark.parametrize("stage", [None, "pretrain", "prefold", "finetune", "evaluate", "probe", "sweep"])
 def test_help_shows_a_runnable_example(stage, capsys):
     with pytest.raises(SystemExit, match="0"):
         command.main([*([stage] if stage else []), "--help"])

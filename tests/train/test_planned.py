@@ -20,16 +20,18 @@ def test_names_from_the_command_line_or_a_file(tmp_path):
     (tmp_path / "plan.txt").write_text("a\nb,c\n\n")
     assert names(str(tmp_path / "plan.txt")) == ["a", "b", "c"]
     (tmp_path / "plan.txt").write_text("\n")
-    for nothing in ("", ",", str(tmp_path / "plan.txt")):
+    for nothing in ("", ","):
         with pytest.raises(InputError, match="no name in it"):
             names(nothing)
+    with pytest.raises(InputError, match=r"plan.txt: the plan is to fold nothing; keep the original network"):
+        names(str(tmp_path / "plan.txt"))
 
 
 def test_which_gates_are_meant():
     known = list(gates(gated()))
     assert resolve(["all"], gated()) == known and resolve([], gated()) == []
     assert resolve([known[4], known[1]], gated()) == [known[1], known[4]]
-    with pytest.raises(InputError, match=r"--remove layer9: there is no such gate; give names out of layer1"):
+    with pytest.raises(InputError, match=r"--remove layer9: there is no such file or gate; give names out of layer1"):
         resolve(["layer9"], gated())
 
 

@@ -138,6 +138,19 @@ def test_another_device_state_is_refused_without_force(run, segments, tmp_path, 
     assert run("table", segments, "-o", output, "--force", *QUICK)[0] == 0
 
 
+def test_the_precision_of_the_segments_is_noted_and_must_be_one(run, segments, tmp_path, monkeypatch):
+    output = tmp_path / "latency.csv"
+    monkeypatch.setattr("trt_bench.metadata.read", lambda path: {"precision": "fp16"})
+    assert run("table", segments, "-o", output, *QUICK)[0] == 0
+    assert json.loads(output.with_suffix(".json").read_text())["settings"]["precision"] == "fp16"
+    monkeypatch.setattr("trt_bench.metadata.read", lambda path: {"precision": "fp32"})
+    code, _, err = run("table", segments, "-o", output, *QUICK)
+    assert code == 2 and "precision fp16" in err and "precision fp32" in err
+    monkeypatch.setattr("trt_bench.metadata.read", lambda path: {"precision": path.name})
+    code, _, err = run("table", segments, "-o", output, *QUICK)
+    assert code == 2 and "mixes segments in seg_0.onnx, seg_1.onnx, seg_3.onnx; export them again" in err
+
+
 def test_other_settings_are_refused(run, segments, tmp_path):
     output = tmp_path / "latency.csv"
     assert run("table", segments, "-o", output, *QUICK)[0] == 0
