@@ -38,6 +38,7 @@ comma   := ,
 first_batch     := $(firstword $(BATCH))
 first_precision := $(firstword $(subst $(comma), ,$(PRECISION)))
 known   := $(if $(wildcard $(RUN)/importance.csv),--importance '$(RUN)/importance.csv')
+planned := $(if $(wildcard $(RUN)/plan.json),--plan '$(RUN)/plan.json')
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test fuzz bench docs-check support lint pretrain prefold table plan fold sweep export trt-bench jetson-setup clean
@@ -120,8 +121,7 @@ export: $(READY) ## original and folded network to ONNX in each PRECISION, each 
 	  '$(RUN)/original.safetensors' '$(RUN)/folded.safetensors'
 
 trt-bench: ## latency of both, interleaved, against the plan's if there is one: TensorRT, else ONNX Runtime on the CPU
-	@set --; test ! -e '$(RUN)/plan.json' || set -- --plan '$(RUN)/plan.json'; \
-	$(BENCH) bench --runtime $(RUNTIME) --batch $(BATCH) --data '$(RUN)/eval.npz' "$$@" \
+	@$(BENCH) bench --runtime $(RUNTIME) --batch $(BATCH) --data '$(RUN)/eval.npz' $(planned) \
 	  -o '$(RUN)/bench.json' '$(RUN)/original.onnx' '$(RUN)/folded.onnx'
 
 table: ## latency of every segment that could be merged, for make plan; goes on where it stopped
