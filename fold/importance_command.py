@@ -17,7 +17,8 @@ from fold.network import add_named, open_network
 _DESCRIPTION = """\
 Write what each candidate of a plan loses when its activations go, for `python -m fold plan --importance`.
 From gates: how far the gates of the run's prefold stage are from open. One-shot, without training: how much larger the
-cross entropy is on images, with padding hoisted and BatchNorm statistics taken anew.
+cross entropy is on images, with padding hoisted and BatchNorm statistics taken anew. By short trainings, which take
+longest and know most: `python -m train probe`.
 """
 _EPILOG = """\
 examples:
