@@ -196,7 +196,7 @@ def _report(document: dict, output: str, new: int, how: How, waited: float) -> s
     ]
     if waited > WAITS:
         lines.append(
-            f"warning: other work took the core for {waited:.0%} of the time, so that visits may agree on a wrong time; "
+            f"warning: other work took the core for {waited:.0%} of the time, and visits may agree on a wrong time; "
             f"remove {output} and its .json, and measure on a quiet machine"
         )
     return "\n".join(lines)
