@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 
 from fold.cli import Parser
+from fold.cost import MAX_GROWTH
 from train import hyperparameters, inputs, planned
 from train.gates import THRESHOLD
 
@@ -74,7 +75,7 @@ def parser() -> Parser:
         help="gates from here on are taken out (%(default)s)",
     )  # fmt: skip
     finetune.add_argument(
-        "--max-growth", type=hyperparameters.positive, default=2.0,
+        "--max-growth", type=hyperparameters.positive, default=MAX_GROWTH,
         help="an activation that --remove did not name stays where the merge would take more than this many times "
         "the MACs (%(default)s)",
     )  # fmt: skip
