@@ -8,7 +8,7 @@ import onnxslim
 import torch
 
 from benchmarks.measure import Progress, Row, interleave
-from benchmarks.support import NETWORKS
+from benchmarks.networks import NETWORKS
 from export import lower, simplify
 from fold.checkpoint import build
 

@@ -3,33 +3,29 @@
     python -m benchmarks.export_support resnet18 mixnet_s            # the table of these two, on stdout
     python -m benchmarks.export_support -o docs/export-support.md    # the page of all networks
 
-The networks are those of benchmarks.support, with random weights; nothing is downloaded. Beside the number of nodes
+The networks are those of benchmarks.networks, with random weights; nothing is downloaded. Beside the number of nodes
 stand those that onnxsim and onnxslim leave of the same file. Exit codes: 0 every network passed, 1 one failed, and the
 table says how, 2 bad input.
 """
 
 from __future__ import annotations
 
-import gc
 import sys
-import time
 from collections import Counter
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 
 import onnx
 import onnxsim
 import onnxslim
 import torch
 
-from benchmarks.support import NETWORKS, SEED, randomise_statistics, redraw_constants
+from benchmarks import networks
+from benchmarks.support import SEED, randomise_statistics, redraw_constants
 from export import lower, max_error, simplify
 from export.check import TOLERANCE
-from fold import CheckError, InputError
 from fold.checkpoint import build
-from fold.cli import Parser, run
-from fold.files import write_text
+from fold.cli import run
 
 OPSETS = (17, 20)
 NEEDLESS = ("Identity", "Dropout", "Constant", "BatchNormalization", "Pad")
@@ -66,31 +62,12 @@ class Row:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = Parser(prog="python -m benchmarks.export_support", description=__doc__)
-    parser.add_argument("networks", nargs="*", metavar="NETWORK", help="one of the list; all of them by default")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write a page with the table to FILE")
-    options = parser.parse_args(arguments)
-    for name in options.networks:
-        if name not in NETWORKS:
-            raise InputError(f"{name}: not in the list; choose from {', '.join(NETWORKS)}")
-    rows = []
-    for name in options.networks or NETWORKS:
-        started = time.perf_counter()
-        rows.append(measure(name))
-        print(f"{name}: {rows[-1].failure or 'passes'}, {time.perf_counter() - started:.1f} s", file=sys.stderr)
-        gc.collect()
-    if options.output:
-        write_text(options.output, page(rows))
-    else:
-        print(table(rows))
-    failed = [row.name for row in rows if row.failure]
-    if failed:
-        raise CheckError(f"{len(failed)} of {len(rows)} networks failed, the table says how: {', '.join(failed)}")
+    networks.main("benchmarks.export_support", __doc__, measure, table, page, arguments)
 
 
 def measure(name: str) -> Row:
     """Both exports of one network. Whatever goes wrong becomes the failure of its row: the other networks still run."""
-    network = NETWORKS[name]
+    network = networks.NETWORKS[name]
     torch.manual_seed(SEED)
     exports = {}
     try:
@@ -128,7 +105,7 @@ def table(rows: list[Row]) -> str:
 
 
 def _cells(row: Row) -> list[str]:
-    cells = [row.name, NETWORKS[row.name].source.partition(".")[0]]
+    cells = [row.name, networks.NETWORKS[row.name].source.partition(".")[0]]
     for opset in OPSETS:
         export = row.exports.get(opset)
         cells += (

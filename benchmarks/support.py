@@ -13,20 +13,17 @@ import gc
 import operator
 import re
 import sys
-import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from itertools import chain
-from pathlib import Path
 
 import torch
 from torch import Tensor, fx, nn
 
-from fold import CheckError, InputError, cost, fold, hoist_padding
+from benchmarks import networks
+from fold import InputError, cost, fold, hoist_padding
 from fold.checkpoint import build
-from fold.cli import Parser, run
-from fold.files import write_text
+from fold.cli import run
 from fold.layers import BATCH_NORMS, is_weighted
 from fold.regions import Skipped, find_regions
 from fold.report import quantity
@@ -38,36 +35,6 @@ HALVES = 2  # random halves of the activations that each network has to do witho
 TOLERANCE64, TOLERANCE32 = 1e-9, 1e-4  # largest difference over largest output
 LARGEST = 10_000_000  # weights of one merged layer; composing more takes minutes and gigabytes, and would never pay
 REASONS = 3  # shown per network, the most frequent first
-
-
-@dataclass(frozen=True)
-class Network:
-    """Where a network of the list comes from, the side of its square input in pixels, and arguments that it needs."""
-
-    source: str
-    pixels: int
-    arguments: dict = field(default_factory=dict)
-
-
-def _networks(source: str, pixels: int, names: str, **arguments: object) -> dict[str, Network]:
-    return {name: Network(source, pixels, arguments) for name in names.split()}
-
-
-# Images are small because a convolutional network folds in the same way at any size.
-NETWORKS = (
-    _networks("torchvision.models", 64, "alexnet vgg16_bn resnet18 resnet50 resnext50_32x4d wide_resnet50_2")
-    | _networks("torchvision.models", 64, "densenet121 mobilenet_v2 mobilenet_v3_large mnasnet1_0 shufflenet_v2_x1_0")
-    | _networks("torchvision.models", 64, "efficientnet_b0 efficientnet_v2_s regnet_y_400mf")
-    | _networks("torchvision.models", 64, "googlenet", init_weights=False)
-    | _networks("torchvision.models", 75, "inception_v3", init_weights=False)
-    | _networks("torchvision.models", 64, "squeezenet1_1 convnext_tiny")
-    | _networks("timm", 64, "mobilenetv2_100 mobilenetv2_140 efficientnet_lite0 efficientnet_lite4 repvgg_a0 resnet26d")
-    | _networks("timm", 64, "regnetx_002 hardcorenas_a fbnetc_100 darknet53 cspresnet50 dla34 hrnet_w18_small")
-    | _networks("timm", 64, "ghostnet_100 mixnet_s")
-    | _networks("torchvision.models", 64, "vit_b_16", image_size=64)
-    | _networks("torchvision.models", 64, "swin_t")
-    | _networks("timm", 64, "deit_tiny_patch16_224 mixer_s32_224", img_size=64)
-)
 
 
 @dataclass(frozen=True)
@@ -110,30 +77,12 @@ class Row:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = Parser(prog="python -m benchmarks.support", description=__doc__)
-    parser.add_argument("networks", nargs="*", metavar="NETWORK", help="one of the list; all of them by default")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write a page with the table to FILE")
-    options = parser.parse_args(arguments)
-    for name in options.networks:
-        if name not in NETWORKS:
-            raise InputError(f"{name}: not in the list; choose from {', '.join(NETWORKS)}")
-    rows = []
-    for name in options.networks or NETWORKS:
-        started = time.perf_counter()
-        rows.append(measure(name))
-        print(f"{name}: {rows[-1].failure or 'passes'}, {time.perf_counter() - started:.1f} s", file=sys.stderr)
-    if options.output:
-        write_text(options.output, page(rows))
-    else:
-        print(table(rows))
-    failed = [row.name for row in rows if row.failure]
-    if failed:
-        raise CheckError(f"{len(failed)} of {len(rows)} networks failed, the table says how: {', '.join(failed)}")
+    networks.main("benchmarks.support", __doc__, measure, table, page, arguments)
 
 
 def measure(name: str) -> Row:
     """All trials of one network. Whatever goes wrong becomes the failure of its row: the other networks still run."""
-    network = NETWORKS[name]
+    network = networks.NETWORKS[name]
     torch.manual_seed(SEED)
     try:
         model = build(f"{network.source}:{name}", network.arguments).eval()
@@ -252,7 +201,7 @@ def table(rows: list[Row]) -> str:
 
 
 def _cells(row: Row) -> list[str]:
-    network = NETWORKS[row.name]
+    network = networks.NETWORKS[row.name]
     cells = [row.name, network.source.partition(".")[0], str(network.pixels)]
     if row.trials:
         last = row.trials[-1]
@@ -291,7 +240,8 @@ def page(rows: list[Row]) -> str:
     """The table with what it means and how it came about."""
     versions = ", ".join(f"{package} {_version(package)}" for package in ("torch", "torchvision", "timm"))
     passed = sum(row.failure is None for row in rows)
-    command = " ".join(chain(["python -m benchmarks.support"], (row.name for row in rows if len(rows) < len(NETWORKS))))
+    named = [row.name for row in rows] if len(rows) < len(networks.NETWORKS) else []
+    command = " ".join(["python -m benchmarks.support", *named])
     return f"""\
 # Networks that fold
 

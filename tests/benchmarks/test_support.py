@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks import networks as listed
 from benchmarks import support
 from fold import CheckError, InputError
 
@@ -22,7 +23,7 @@ def networks(monkeypatch):
 
     def use(**models: nn.Module) -> None:
         monkeypatch.setattr(support, "build", lambda spec, arguments: models[spec.partition(":")[2]])
-        monkeypatch.setattr(support, "NETWORKS", {name: support.Network("torchvision.models", 16) for name in models})
+        monkeypatch.setattr(listed, "NETWORKS", {name: listed.Network("torchvision.models", 16) for name in models})
 
     return use
 
@@ -129,6 +130,6 @@ def test_reasons_are_counted_without_names(reason, expected):
     assert support.category(reason) == expected
 
 
-@pytest.mark.parametrize("name", [name for name, network in support.NETWORKS.items() if network.arguments])
+@pytest.mark.parametrize("name", [name for name, network in listed.NETWORKS.items() if network.arguments])
 def test_networks_with_arguments_are_built(name):
-    support.build(f"{support.NETWORKS[name].source}:{name}", support.NETWORKS[name].arguments)
+    support.build(f"{listed.NETWORKS[name].source}:{name}", listed.NETWORKS[name].arguments)
