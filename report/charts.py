@@ -1,0 +1,125 @@
+"""The charts of a run: accuracy by step, gates by epoch, latency samples."""
+
+import matplotlib
+import numpy as np
+from markupsafe import Markup
+
+from report.read import STEPS
+from report.svg import ACCENT, INK, MUTED, RULE, STYLE, figure, inline
+
+WIDTH = 6.2  # inches
+MOST_CELLS = 1500  # of the gates' chart; above that, only some of the epochs are drawn
+MOST_POINTS = 400  # of a distribution
+
+
+def accuracies(steps: dict[str, float]) -> Markup:
+    """Accuracy (fractions) at each step of the way, and how far each is from the first."""
+    names = [step for step in STEPS if step in steps]
+    values = [100 * steps[step] for step in names]
+    with matplotlib.rc_context(STYLE):
+        drawn = figure(WIDTH, 2.5)
+        axes = drawn.add_subplot()
+        axes.axhline(values[0], color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)))
+        axes.plot(names, values, color=ACCENT, linewidth=1.6, marker="o", markersize=5)
+        for place, value in enumerate(values):
+            axes.annotate(f"{value:.2f}", (place, value), (0, 7), textcoords="offset points", ha="center", color=INK)
+        axes.set_ylabel("accuracy, %")
+        axes.margins(x=0.06, y=0.28)
+        axes.grid(visible=False, axis="x")
+        axes.tick_params(length=0)
+        return inline(drawn, "accuracies", "accuracy in % after each step")
+
+
+def gates(epochs: list[dict], threshold: float) -> Markup:
+    """How far each gate was open after each epoch, 0 to 1, above accuracy with the same epochs."""
+    names = list(dict.fromkeys(name for epoch in epochs for name in epoch["gates"]))
+    shown = _some(epochs, max(2, MOST_CELLS // len(names)))
+    titles = {}
+    with matplotlib.rc_context(STYLE):
+        drawn = figure(WIDTH, 1.0 + 0.21 * len(names) + 1.4)
+        cells, line = drawn.subplots(2, 1, height_ratios=[0.5 + 0.21 * len(names), 1.4])
+        for column, epoch in enumerate(shown):
+            for row, name in enumerate(names):
+                alpha = epoch["gates"].get(name, 0.0)
+                gid = f"gate-{row}-{column}"
+                strength = min(max(alpha, 0.0), 1.0)
+                cells.barh(row, 0.94, 0.86, left=column - 0.47, color=ACCENT, alpha=0.06 + 0.94 * strength, gid=gid)
+                titles[gid] = f"{name}, epoch {epoch['epoch']}: {alpha:.3f}"
+        for row, name in enumerate(names):
+            last = shown[-1]["gates"].get(name, 0.0)
+            color = INK if last >= threshold else MUTED
+            text = f"{last:.2f}{'  open' if last >= threshold else ''}"
+            cells.text(len(shown) - 0.4, row, text, va="center", fontsize=9, color=color)
+        cells.set_yticks(range(len(names)), [_short(name) for name in names], fontsize=9)
+        cells.set(xlim=(-0.5, len(shown) - 0.5), ylim=(len(names) - 0.5, -0.5))
+        cells.set_xticks([])
+        cells.grid(visible=False)
+        cells.spines[:].set_visible(False)
+        line.plot([100 * epoch["accuracy"] for epoch in shown], color=ACCENT, marker="o", markersize=4, linewidth=1.4)
+        line.set(xlim=(-0.5, len(shown) - 0.5), xlabel="epoch", ylabel="accuracy, %")
+        line.margins(y=0.2)
+        few = _some(list(enumerate(shown)), 12)
+        line.set_xticks([place for place, _ in few], [str(epoch["epoch"]) for _, epoch in few])
+        for axes in (cells, line):
+            axes.tick_params(length=0)
+        return inline(drawn, "gates", "how far each gate was open after each epoch", titles)
+
+
+def latencies(models: list[dict]) -> Markup:
+    """The share of each network's samples that is below a latency; the bands are 95 % intervals of the medians.
+
+    ``models`` are entries of a bench.json, of one batch size.
+    """
+    titles = {}
+    with matplotlib.rc_context(STYLE):
+        drawn = figure(WIDTH, 2.8)
+        axes = drawn.add_subplot()
+        for number, model in enumerate(models):
+            samples = np.sort(np.asarray(model["samples_ms"], dtype=float))
+            share = np.linspace(0, 1, min(len(samples), MOST_POINTS))
+            color, gid = INK if number == 0 else ACCENT, f"samples-{number}"
+            dash = "solid" if number < 2 else (0, (5 - number % 4, 2))
+            axes.plot(np.quantile(samples, share), 100 * share, color=color, linewidth=1.6, linestyle=dash, gid=gid)
+            median, interval = model["latency_ms"]["median"], model["latency_ms"]["ci95"]
+            axes.axvspan(*interval, color=color, alpha=0.18, linewidth=0)
+            titles[gid] = f"{model['name']}: median {median:.4g} ms [{interval[0]:.4g}, {interval[1]:.4g}]"
+            height = 50 - 14 * (number - (len(models) - 1) / 2)
+            axes.annotate(
+                f"{model['name']} {median:.3g}", (median, height), (7, 0), textcoords="offset points",
+                va="center", color=color,
+            )  # fmt: skip
+        every = np.concatenate([model["samples_ms"] for model in models])
+        high = np.quantile(every, 0.995)
+        low = every.min()
+        axes.set_xlim(low - 0.05 * (high - low or high), high + 0.14 * (high - low or high))
+        axes.set(xlabel="latency, ms", ylabel="samples below, %", ylim=(0, 102))
+        axes.tick_params(length=0)
+        return inline(drawn, f"latencies-{models[0]['batch']}", "latency distribution of each network", titles)
+
+
+def modules(rows: list[tuple[str, float, float]]) -> Markup:
+    """Time of each merge (label, ms before, ms after), with the profiler on."""
+    with matplotlib.rc_context(STYLE):
+        drawn = figure(WIDTH, 0.9 + 0.42 * len(rows))
+        axes = drawn.add_subplot()
+        places = np.arange(len(rows))
+        axes.barh(places - 0.19, [before for _, before, _ in rows], 0.34, color=INK, alpha=0.55)
+        axes.barh(places + 0.19, [after for _, _, after in rows], 0.34, color=ACCENT)
+        axes.set_yticks(places, [_short(label) for label, _, _ in rows], fontsize=9)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_xlabel("ms, with the profiler on; accent: folded")
+        axes.grid(visible=False, axis="y")
+        axes.tick_params(length=0)
+        axes.spines["left"].set_color(RULE)
+        return inline(drawn, "modules", "time of each merge before and after")
+
+
+def _some(items: list, most: int) -> list:
+    """At most ``most`` of ``items``, evenly, the first and the last among them."""
+    if len(items) <= most:
+        return items
+    return [items[round(place)] for place in np.linspace(0, len(items) - 1, most)]
+
+
+def _short(name: str, most: int = 34) -> str:
+    return name if len(name) <= most else f"{name[: most - 15]}…{name[-14:]}"

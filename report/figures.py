@@ -1,0 +1,42 @@
+"""Numbers in the page: each is written with where in the run's files it stands and its full value."""
+
+import math
+
+from markupsafe import Markup
+
+from trt_bench.report import human
+
+SHOWN = {
+    "plain": str,
+    "count": human,
+    "percent": lambda value: f"{100 * value:.2f} %",
+    "ratio": lambda value: f"{value:.3f}×",
+    "ms": lambda value: f"{value:.{max(0, 2 - math.floor(math.log10(value)))}f}" if 0 < value < 1000 else f"{value:.0f}",
+    "error": lambda value: f"{value:.1e}",
+    "share": lambda value: f"{100 * value:+.1f} %",
+}
+
+
+class Figures:
+    """Shows the numbers of one run's ``files`` (content by name without suffix), found by their path in them."""
+
+    def __init__(self, files: dict[str, object]):
+        self.files = files
+
+    def __call__(self, how: str, *path: str | int) -> Markup:
+        """The number at ``path``, such as ("bench", "comparison", "speedup"), shown as SHOWN says; "–" for None."""
+        value = self.files
+        for step in path:
+            value = value[step]
+        if value is None:
+            return Markup("–")
+        where = "/".join(map(str, path))
+        return Markup('<data value="{}" data-from="{}">{}</data>').format(repr(value), where, SHOWN[how](value))
+
+    def interval(self, how: str, *path: str | int) -> Markup:
+        """The two numbers at ``path`` as [low, high]."""
+        return Markup("[{}, {}]").format(self(how, *path, 0), self(how, *path, 1))
+
+    def change(self, how: str, *path: str | int) -> Markup:
+        """The two numbers at ``path`` as before → after."""
+        return Markup("{} → {}").format(self(how, *path, 0), self(how, *path, 1))

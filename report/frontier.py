@@ -1,0 +1,1 @@
+def render(runs, folder): raise NotImplementedError
