@@ -22,9 +22,11 @@ def accuracies(steps: dict[str, float]) -> Markup:
         axes.axhline(values[0], color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)))
         axes.plot(names, values, color=ACCENT, linewidth=1.6, marker="o", markersize=5)
         for place, value in enumerate(values):
-            axes.annotate(f"{value:.2f}", (place, value), (0, 7), textcoords="offset points", ha="center", color=INK)
+            below = place > 0 and value < values[place - 1] or place + 1 < len(values) and value < values[place + 1]
+            offset = {"xytext": (0, -7 if below else 7), "va": "top" if below else "bottom"}
+            axes.annotate(f"{value:.2f}", (place, value), **offset, textcoords="offset points", ha="center", color=INK)
         axes.set_ylabel("accuracy, %")
-        axes.margins(x=0.06, y=0.28)
+        axes.margins(x=0.06, y=0.32)
         axes.grid(visible=False, axis="x")
         axes.tick_params(length=0)
         return inline(drawn, "accuracies", "accuracy in % after each step")

@@ -1,6 +1,7 @@
 """The commands that made a run, from the settings and versions that its files record."""
 
 import json
+import re
 import shlex
 from dataclasses import dataclass
 
@@ -20,6 +21,11 @@ class Step:
     versions: dict[str, str]
     notes: list[str]
 
+    @property
+    def parts(self) -> list[str]:
+        """The command, cut before each option, where a line may break."""
+        return re.split(r" (?=--?[a-z])", self.command)
+
 
 def steps(run: Run) -> list[Step]:
     """The commands of ``run`` in their order, as they can be given again from any folder."""
@@ -36,6 +42,13 @@ def steps(run: Run) -> list[Step]:
         given = ["--precision", ",".join(made), "--data", run.folder / "eval.npz", *checkpoints]
         found.append(Step("export", _join("python", "-m", "export", *given), {}, []))
     return [*found, *([_bench(run)] if run.bench else [])]
+
+
+def profiled(run: Run) -> str:
+    """The benchmark of ``run`` again, with a profile."""
+    if not run.bench:
+        return f"make trt-bench RUN={shlex.quote(str(run.folder))}"
+    return f"{_bench(run).command} {_join('--export-profile', run.folder / 'profile')}"
 
 
 def _stage(folder: str, name: str, stage: dict) -> Step:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from report.graph import INPUT, Layer
 
 MOST = 300  # layers that are drawn
-ROW, BOX, WIDTH = 30, 22, 236  # of a layer, in pixels
-LEFT, RIGHT, TOP = 64, 520, 46  # of the two columns and of the first row
+ROW, BOX, WIDTH = 30, 22, 264  # of a layer, in pixels
+LEFT, RIGHT, TOP = 60, 500, 46  # of the two columns and of the first row
+LETTER = 7.2  # width of a letter of a name, in wide fonts
 REACH = 9  # of an arc, for each layer that it skips, up to 5 of them
 HUES = 3  # groups go through this many colours, so that neighbours differ
 
@@ -23,6 +24,11 @@ class Box:
     layer: Layer
     hue: int | None
     after: list[tuple[str, bool]]
+
+    @property
+    def letters(self) -> int:
+        """How many of the layer's name have room beside its shape."""
+        return max(8, int((WIDTH - 24) / LETTER - 0.9 * len(self.layer.shape)))
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,7 @@ def sheet(before: list[Layer], after: list[Layer], folded: list[dict]) -> Sheet:
         if layer in rows and merge["name"] in at
     ]
     bottom = max((box.y for box in boxes), default=TOP) + ROW
-    return Sheet(RIGHT + WIDTH + 110, bottom + 10, boxes, lines, arcs, links)
+    return Sheet(RIGHT + WIDTH + 124, bottom + 10, boxes, lines, arcs, links)
 
 
 def _level(layers: list[Layer], rows: dict[str, float], made_of: dict[str, list[str]]) -> list[float]:
@@ -91,7 +97,7 @@ def _arc(x: int, ys: list[float], source: int, place: int, down: int) -> str:
 
 def _link(left: float, right: float) -> str:
     """A band from a layer to what it was merged into."""
-    a, b, middle = LEFT + WIDTH, RIGHT, (LEFT + WIDTH + RIGHT) / 2 + 30
+    a, b, middle = LEFT + WIDTH, RIGHT, (LEFT + WIDTH + RIGHT) / 2 + 20
     upper = f"M{a} {left:g}C{middle:g} {left:g} {middle:g} {right:g} {b} {right:g}"
     lower = f"V{right + BOX:g}C{middle:g} {right + BOX:g} {middle:g} {left + BOX:g} {a} {left + BOX:g}Z"
     return upper + lower

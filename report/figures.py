@@ -1,17 +1,16 @@
 """Numbers in the page: each is written with where in the run's files it stands and its full value."""
 
-import math
-
 from markupsafe import Markup
 
-from trt_bench.report import human
+from trt_bench.report import human, milliseconds
 
 SHOWN = {
     "plain": str,
     "count": human,
+    "points": lambda value: f"{100 * value:.2f}",
     "percent": lambda value: f"{100 * value:.2f} %",
     "ratio": lambda value: f"{value:.3f}×",
-    "ms": lambda value: f"{value:.{max(0, 2 - math.floor(math.log10(value)))}f}" if 0 < value < 1000 else f"{value:.0f}",
+    "ms": milliseconds,
     "error": lambda value: f"{value:.1e}",
     "share": lambda value: f"{100 * value:+.1f} %",
 }

@@ -59,7 +59,8 @@ def render(run: Run) -> str:
         accuracy_of=run.fold["accuracy"] if run.fold else {},
         agreement=run.fold.get("agreement") if run.fold else None,
         prediction=run.bench.get("prediction") if run.bench else None,
-        profile_command=f"python -m trt_bench bench --export-profile DIR -o {run.folder / 'bench.json'} ONNX...",
+        has_plan=(run.folder / "plan.json").exists(),
+        profile_command=commands.profiled(run),
         runtime=TITLES[run.bench["runtime"]] if run.bench else None,
         warnings=advice.warnings(run.bench) if run.bench else [],
     )
@@ -188,4 +189,8 @@ def _flat(record: dict, prefix: str = ""):
         if isinstance(value, dict):
             yield from _flat(value, f"{name}: ")
         elif value not in (None, [], ""):
-            yield name, ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            yield name, ", ".join(map(_plain, value)) if isinstance(value, list) else _plain(value)
+
+
+def _plain(value: object) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

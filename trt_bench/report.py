@@ -101,7 +101,7 @@ def _row(model: dict, speedup: str) -> tuple[str, ...]:
         human(network.get("parameters")),
         human(network.get("macs")),
         f"{100 * accuracy:.2f}%" if isinstance(accuracy, (int, float)) else "-",
-        f"{_ms(latency['median'])} [{_ms(latency['ci95'][0])}, {_ms(latency['ci95'][1])}]",
+        f"{milliseconds(latency['median'])} [{milliseconds(latency['ci95'][0])}, {milliseconds(latency['ci95'][1])}]",
         speedup,
     )
 
@@ -170,8 +170,8 @@ def _parts(model: dict) -> list[str]:
     if parts:
         h2d, compute, d2h, enqueue = (parts[name]["p50"] for name in ("h2d", "compute", "d2h", "enqueue"))
         lines.append(
-            f"{model['name']}: {_ms(h2d)} ms to the GPU, {_ms(compute)} ms compute, {_ms(d2h)} ms back; "
-            f"{_ms(enqueue)} ms to launch, {_ms(model['host_ms'])} ms on the host's clock"
+            f"{model['name']}: {milliseconds(h2d)} ms to the GPU, {milliseconds(compute)} ms compute, {milliseconds(d2h)} ms back; "
+            f"{milliseconds(enqueue)} ms to launch, {milliseconds(model['host_ms'])} ms on the host's clock"
         )
     energy = model.get("energy")
     if energy:
@@ -185,11 +185,12 @@ def _profile(model: dict) -> list[str]:
     if not profile:
         return []
     total = sum(profile["modules"].values()) or 1.0
-    rows = [(name, f"{_ms(ms)} ms", f"{ms / total:.1%}") for name, ms in profile["modules"].items()]
+    rows = [(name, f"{milliseconds(ms)} ms", f"{ms / total:.1%}") for name, ms in profile["modules"].items()]
     return ["", f"{model['name']} by module ({profile['note']}):", *aligned(rows)]
 
 
-def _ms(value: float) -> str:
+def milliseconds(value: float) -> str:
+    """Milliseconds for people: three decimals or fewer, four below 0.1."""
     return f"{value:.{4 if value < 0.1 else 3 if value < 10 else 2 if value < 100 else 1}f}"
 
 
