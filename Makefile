@@ -41,7 +41,8 @@ known   := $(if $(wildcard $(RUN)/importance.csv),--importance '$(RUN)/importanc
 planned := $(if $(wildcard $(RUN)/plan.json),--plan '$(RUN)/plan.json')
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fuzz bench docs-check support lint pretrain prefold table plan fold sweep export trt-bench jetson-setup clean
+.PHONY: help setup demo test fuzz bench docs-check support lint pretrain prefold table plan fold sweep export trt-bench report
+.PHONY: jetson-setup clean
 .NOTPARALLEL:
 
 help: ## list the targets and variables
@@ -52,6 +53,7 @@ help: ## list the targets and variables
 	@echo "    LAMBDAS='$(LAMBDAS)'  ENGINE=$(ENGINE) (or ray)"
 	@echo "    WEIGHTS=FILE  EPOCHS=N (0 skips training)  LAMBDA=X (depth penalty)  SIZE=PIXELS  N=$(N) (fuzz)  PYTHON=$(PYTHON)"
 	@echo "    BUDGET_MS=X or SPEEDUP=S (plan)  LATENCY=CSV or PLAN=TXT (prefold)"
+	@echo "    RUNS='DIR DIR' (report: several runs, and their frontier)"
 	@echo "    BOARD=USER@HOST (trt-bench, table and jetson-setup run there, over ssh)"
 	@echo
 	@echo "  example: make prefold fold export trt-bench MODEL=resnet20 DATA=cifar10/ WEIGHTS=resnet20.pt EPOCHS=10"
@@ -76,7 +78,8 @@ demo-stages:
 	@$(PY) -m fold fold '$(RUN)'
 	@$(MAKE) --no-print-directory export trt-bench RUN=$(RUN)
 	@echo
-	@echo "files in $(RUN): original.onnx and folded.onnx to deploy, gates.png, metrics.csv, fold.json, bench.json"
+	@echo "files in $(RUN): original.onnx and folded.onnx to deploy, gates.png, metrics.csv, fold.json, bench.json; as a page:"
+	@$(PY) -m report '$(RUN)'
 
 test: $(READY) ## all tests; fetches the TensorRT bindings that they check against, 30 MB
 	@$(PY) -m tests.trt_bench.bindings
@@ -128,6 +131,9 @@ table: ## latency of every segment that could be merged, for make plan; goes on 
 	@test ! -e $(READY) -o ! -e '$(RUN)/original.safetensors' || \
 	  $(PY) -m export segments $(named) --precision $(first_precision) '$(RUN)'
 	@$(BENCH) table --runtime $(RUNTIME) --batch $(first_batch) -o '$(RUN)/latency.csv' '$(RUN)/segments'
+
+report: $(READY) ## RUN/report.html, all of it on one page; with RUNS="DIR DIR" one for each, and frontier.html
+	@$(PY) -m report $(if $(RUNS),$(RUNS) -o frontier.html,'$(RUN)')
 
 jetson-setup: ## on a Jetson, or with BOARD=user@host from here: check JetPack, add cuda-python; no PyTorch
 ifdef BOARD

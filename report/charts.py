@@ -22,7 +22,7 @@ def accuracies(steps: dict[str, float]) -> Markup:
         axes.axhline(values[0], color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)))
         axes.plot(names, values, color=ACCENT, linewidth=1.6, marker="o", markersize=5)
         for place, value in enumerate(values):
-            below = place > 0 and value < values[place - 1] or place + 1 < len(values) and value < values[place + 1]
+            below = value < np.mean(values)  # there the line comes from above
             offset = {"xytext": (0, -7 if below else 7), "va": "top" if below else "bottom"}
             axes.annotate(f"{value:.2f}", (place, value), **offset, textcoords="offset points", ha="center", color=INK)
         axes.set_ylabel("accuracy, %")

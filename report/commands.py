@@ -57,8 +57,8 @@ def _stage(folder: str, name: str, stage: dict) -> Step:
         option = _OPTIONS.get(key, f"--{key.replace('_', '-')}")
         if "." in key:  # the checkpoint that the stage started from, which is in the folder
             notes.append(f"{key} has the SHA-256 {value}…")
-        elif value in (None, False, "", [], ()):
-            continue
+        elif value is None or value is False or value in ("", []):
+            continue  # an option that was not given
         elif key == "weights":
             words += [option, "WEIGHTS"]
             notes.append(f"WEIGHTS is the file with the SHA-256 {value}…")

@@ -1,1 +1,121 @@
-def render(runs, folder): raise NotImplementedError
+"""The index of several runs: accuracy, latency and depth of each, and which are beaten by none of the others."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+from markupsafe import Markup
+
+from report.page import templates
+from report.read import Run
+from report.svg import ACCENT, INK, MUTED, STYLE, figure, inline
+from trt_bench.report import TITLES, milliseconds
+
+
+@dataclass(frozen=True)
+class Point:
+    """A network of a run that was measured. ``accuracy`` is a fraction; ``where`` what latencies have to share."""
+
+    run: str
+    network: str
+    where: str  # runtime, device, batch, precision
+    depth: int | None
+    accuracy: float | None
+    latency: dict  # as in a bench.json
+    comparison: dict | None  # with the original; None for that itself
+    page: str
+
+    @property
+    def title(self) -> str:
+        """What shows while the pointer is on it."""
+        accuracy = "no accuracy" if self.accuracy is None else f"{100 * self.accuracy:.2f} %"
+        median, (low, high) = self.latency["median"], self.latency["ci95"]
+        times = f"{milliseconds(median)} ms [{milliseconds(low)}, {milliseconds(high)}]"
+        return f"{self.run}, {self.network}: {accuracy}, {times}, depth {'?' if self.depth is None else self.depth}"
+
+
+def render(runs: list[Run], folder: Path) -> str:
+    """The HTML of the index that will lie in ``folder``; its links lead to the pages of ``runs``."""
+    points = [point for run in runs for point in _points(run, folder)]
+    groups = []
+    for where in dict.fromkeys(point.where for point in points):
+        here = [point for point in points if point.where == where]
+        groups.append({"where": where, "points": here, "best": best(here), "chart": _chart(here, f"frontier-{where}")})
+    waiting = [run for run in runs if not run.bench]
+    pages = {run.folder: _link(run, folder) for run in runs}
+    return templates().get_template("frontier.html").render(groups=groups, waiting=waiting, runs=runs, pages=pages)
+
+
+def best(points: list[Point]) -> list[Point]:
+    """Those that no other point beats in accuracy, latency and depth at once (equal in all but one is beaten too)."""
+
+    def beats(one: Point, other: Point) -> bool:
+        ours, theirs = _goodness(one), _goodness(other)
+        return ours != theirs and all(mine >= yours for mine, yours in zip(ours, theirs, strict=True))
+
+    known = [point for point in points if None not in (point.accuracy, point.depth)]
+    return [point for point in known if not any(beats(other, point) for other in known)]
+
+
+def _goodness(point: Point) -> tuple[float, float, int]:
+    return point.accuracy, -point.latency["median"], -point.depth
+
+
+def _points(run: Run, folder: Path) -> list[Point]:
+    found = []
+    for model in run.bench["models"] if run.bench else []:
+        network = model.get("network", {})
+        accuracy = network.get("accuracy") if model["accuracy"] is None else model["accuracy"]
+        batch, device = model["batch"], run.bench["device"].get("name", "?")
+        where = f"{TITLES[run.bench['runtime']]} on {device}, batch {batch}, {model['precision']}"
+        comparisons = run.bench.get("comparisons") or [run.bench["comparison"]]
+        comparison = next(
+            (one for one in comparisons if one and (one["candidate"], one.get("batch", batch)) == (model["name"], batch)),
+            None,
+        )
+        depth = network.get("depth")
+        found.append(
+            Point(run.name, model["name"], where, depth, accuracy, model["latency_ms"], comparison, _link(run, folder))
+        )
+    return found
+
+
+def _link(run: Run, folder: Path) -> str:
+    return Path(os.path.relpath(run.folder / "report.html", folder)).as_posix()
+
+
+def _chart(points: list[Point], name: str) -> Markup | None:
+    """Accuracy against latency, and against depth; what was folded is filled, an original hollow."""
+    shown = [point for point in points if point.accuracy is not None]
+    if not shown:
+        return None
+    titles = {}
+    with matplotlib.rc_context(STYLE):
+        drawn = figure(7.6, 3.4)
+        by_latency, by_depth = drawn.subplots(1, 2, sharey=True, width_ratios=[3, 2])
+        for number, point in enumerate(shown):
+            folded = point.comparison is not None
+            color = ACCENT if folded else MUTED
+            y, (low, high) = 100 * point.accuracy, point.latency["ci95"]
+            by_latency.hlines(y, low, high, color=color, linewidth=1.4)
+            for axes, x in ((by_latency, point.latency["median"]), (by_depth, point.depth)):
+                if x is None:
+                    continue
+                gid = f"point-{number}-{'latency' if axes is by_latency else 'depth'}"
+                axes.plot([x], [y], "o", color=color, markerfacecolor=color if folded else "none", markersize=8, gid=gid)
+                titles[gid] = point.title
+                if folded and len(shown) <= 24:
+                    label = f"{point.run[:20]}" if axes is by_latency else ""
+                    axes.annotate(label, (x, y), (0, -9), textcoords="offset points", ha="center", va="top", color=INK)
+        front = sorted(best(shown), key=lambda point: point.latency["median"])
+        line = [(point.latency["median"], 100 * point.accuracy) for point in front]
+        by_latency.plot(*zip(*line, strict=True), color=ACCENT, linewidth=1, alpha=0.5, zorder=1) if line else None
+        by_latency.set(xlabel="median latency, ms", ylabel="accuracy, %")
+        by_depth.set_xlabel("depth, weighted layers")
+        by_depth.xaxis.get_major_locator().set_params(integer=True)
+        by_latency.margins(x=0.14, y=0.16)
+        by_depth.margins(x=0.1)
+        for axes in (by_latency, by_depth):
+            axes.tick_params(length=0)
+        return inline(drawn, name, "accuracy of each run against its latency and its depth", titles)

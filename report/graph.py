@@ -19,7 +19,7 @@ class Layer:
     """A convolution or product with weights. ``after`` are the operators up to the next one: (call site, operator)."""
 
     name: str
-    shape: str  # such as "3×3  16 → 32  /2"
+    shape: str  # such as "3×3 16 → 32 /2"
     sources: set[int] = field(default_factory=set)  # the places of the layers that it reads from
     skips: set[int] = field(default_factory=set)  # those of layers that come in after it, by a sum, say
     after: list[tuple[str, str]] = field(default_factory=list)
@@ -61,10 +61,10 @@ def _shape(node: onnx.NodeProto, dims: list[int]) -> str:
     groups = attributes["group"].i if "group" in attributes else 1
     strides = list(attributes["strides"].ints) if "strides" in attributes else [1]
     outputs, inputs = (dims[0], dims[1] * groups) if node.op_type == "Conv" else (dims[1] * groups, dims[0])
-    text = f"{'×'.join(map(str, dims[2:]))}  {inputs} → {outputs}"
+    text = f"{'×'.join(map(str, dims[2:]))} {inputs} → {outputs}"
     if groups > 1:
-        text += "  depthwise" if groups == inputs else f"  {groups} groups"
-    return text + (f"  /{max(strides)}" if max(strides) > 1 else "")
+        text += " depthwise" if groups == inputs else f" {groups} groups"
+    return text + (f" /{max(strides)}" if max(strides) > 1 else "")
 
 
 def _call_site(node: str) -> str:

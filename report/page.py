@@ -11,7 +11,7 @@ from report.figures import Figures
 from report.read import STEPS, Run
 from trt_bench import advice
 from trt_bench.prediction import MISS
-from trt_bench.report import TITLES
+from trt_bench.report import TITLES, milliseconds
 
 THRESHOLD = 0.9  # of a gate that counts as open, where the settings of the fine-tuning do not say
 
@@ -25,7 +25,7 @@ def templates() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["clipped"] = clipped
+    environment.filters |= {"clipped": clipped, "milliseconds": milliseconds}
     return environment
 
 

@@ -1,9 +1,11 @@
 """The floor plan: train -> fold <- export, and trt_bench on its own. Data moves between the stages as files.
 
-The benchmarks may import all of them; nothing imports the benchmarks.
+The report reads those files, with nothing of the others but what trt_bench knows of a bench.json. The benchmarks may import all of them; nothing imports the benchmarks.
 """
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ MAY_IMPORT = {
     "export": {"fold"},
     "fold": set(),
     "trt_bench": set(),
+    "report": {"trt_bench"},
     "benchmarks": {"train", "fold", "export", "trt_bench"},
 }
 PACKAGES = tuple(MAY_IMPORT)
@@ -39,3 +42,8 @@ def test_only_the_allowed_packages_are_imported(path):
 
 def test_every_package_is_looked_at():
     assert {path.relative_to(ROOT).parts[0] for path in SOURCES} == set(PACKAGES)
+
+
+def test_the_report_needs_no_torch():
+    blocked = "import sys; sys.modules['torch'] = None; import report.__main__"
+    subprocess.run([sys.executable, "-c", blocked], cwd=ROOT, check=True)
