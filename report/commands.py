@@ -37,7 +37,9 @@ def steps(run: Run) -> list[Step]:
         named = [] if spec.startswith(("train.models:", "torchvision", "timm")) or not spec else ["--model", spec]
         found.append(Step("fold", _join("python", "-m", "fold", "fold", folder, *named), {}, []))
     checkpoints = [run.folder / f"{name}.safetensors" for name in ("original", "folded")]
-    made = [name for name in _PRECISIONS if (run.folder / f"folded{'' if name == 'fp32' else f'.{name}'}.onnx").exists()]
+    made = [
+        name for name in _PRECISIONS if (run.folder / f"folded{'' if name == 'fp32' else f'.{name}'}.onnx").exists()
+    ]
     if made:
         given = ["--precision", ",".join(made), "--data", run.folder / "eval.npz", *checkpoints]
         found.append(Step("export", _join("python", "-m", "export", *given), {}, []))

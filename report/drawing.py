@@ -44,7 +44,7 @@ class Sheet:
 
 
 def sheet(before: list[Layer], after: list[Layer], folded: list[dict]) -> Sheet:
-    """Place both networks; ``folded`` are the merges of fold.json. A merged layer is level with those it was made of."""
+    """Place both networks; ``folded`` are the merges of fold.json. A merged layer is level with what it was made of."""
     group = {name: number for number, merge in enumerate(folded) for name in [*merge["layers"], merge["name"]]}
     removed = {name for merge in folded for name in merge["activations"]}
     regular = [float(TOP + place * ROW) for place in range(len(before))]

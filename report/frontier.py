@@ -71,7 +71,11 @@ def _points(run: Run, folder: Path) -> list[Point]:
         where = f"{TITLES[run.bench['runtime']]} on {device}, batch {batch}, {model['precision']}"
         comparisons = run.bench.get("comparisons") or [run.bench["comparison"]]
         comparison = next(
-            (one for one in comparisons if one and (one["candidate"], one.get("batch", batch)) == (model["name"], batch)),
+            (
+                one
+                for one in comparisons
+                if one and (one["candidate"], one.get("batch", batch)) == (model["name"], batch)
+            ),
             None,
         )
         depth = network.get("depth")
@@ -103,7 +107,9 @@ def _chart(points: list[Point], name: str) -> Markup | None:
                 if x is None:
                     continue
                 gid = f"point-{number}-{'latency' if axes is by_latency else 'depth'}"
-                axes.plot([x], [y], "o", color=color, markerfacecolor=color if folded else "none", markersize=8, gid=gid)
+                axes.plot(
+                    [x], [y], "o", color=color, markerfacecolor=color if folded else "none", markersize=8, gid=gid
+                )
                 titles[gid] = point.title
                 if folded and len(shown) <= 24:
                     label = f"{point.run[:20]}" if axes is by_latency else ""

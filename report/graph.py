@@ -29,6 +29,8 @@ def layers(path: Path) -> list[Layer]:
     """The weighted layers of the ONNX file at ``path``. Raises InputError if it is no such file, or cut off."""
     try:
         graph = onnx.load(path, load_external_data=False).graph
+        if not graph.node:
+            raise ValueError("no nodes")
     except Exception as error:  # what protobuf raises is no public name
         raise InputError(f"{path}: not an ONNX file, or cut off; export it again, `make export`") from error
     weights = {tensor.name: list(tensor.dims) for tensor in graph.initializer}

@@ -38,6 +38,7 @@ def clipped(text: str, most: int) -> str:
 def render(run: Run) -> str:
     """The HTML of ``run``'s page. Raises InputError for an ONNX file in it that cannot be read."""
     environment = templates()
+    rows = times(run)
     return environment.get_template("page.html").render(
         run=run,
         figure=Figures({"fold": run.fold, "bench": run.bench}),
@@ -49,7 +50,7 @@ def render(run: Run) -> str:
         accuracy=_accuracy(run),
         gates=_gates(run),
         latency=_latency(run.bench),
-        profile=_profile(run),
+        times=rows and charts.modules(rows),
         miss=MISS,
         device=_device(run.bench),
         steps=commands.steps(run),
@@ -78,7 +79,7 @@ def verdict(bench: dict | None) -> str | None:
 
 
 def why(run: Run) -> str:
-    """What to make of the verdict: more arithmetic in fewer layers may be slower, and then what to do."""
+    """What stands behind the verdict, and, where the folded network is slower, what to do."""
     if not run.fold or not run.bench or not run.bench["comparison"]:
         return ""
     before, after = run.fold["cost"]["original"], run.fold["cost"]["folded"]
@@ -86,8 +87,8 @@ def why(run: Run) -> str:
     less = f"It has {depth} weighted layer{'s' * (depth != 1)} less on its longest path and {macs:.2f} times the MACs"
     if run.bench["comparison"]["verdict"] == "slower":
         return (
-            f"{less}. On this device the larger kernels cost more than the layers that are gone: here, keep the original, "
-            "or plan by measured latency, which folds only what pays."
+            f"{less}. On this device that is no gain: keep the original here, or plan by measured latency, which folds "
+            "only what pays."
         )
     return f"{less}."
 
@@ -157,20 +158,20 @@ def _latency(bench: dict | None) -> list[dict]:
     return found
 
 
-def _profile(run: Run) -> dict | None:
-    """Time by merge before and after, where both networks were profiled; layers in no merge are one row."""
+def times(run: Run) -> list[tuple[str, float, float]]:
+    """Of each merge its name, and ms in the profile before and after; a last row is what did not merge. Empty unless
+    both networks were profiled."""
     models = {model["name"]: model for model in reversed(run.bench["models"])} if run.bench else {}
     profiles = [(models.get(name) or {}).get("profile") for name in ("original", "folded")]
     if not run.fold or not all(profiles):
-        return None
+        return []
     before, after = (profile["modules"] for profile in profiles)
     rows = []
     for merge in run.fold["folded"]:
         names = {*merge["layers"], *merge["activations"], merge["name"]}
         rows.append((merge["name"], *(_time(modules, names) for modules in (before, after))))
     rest = [sum(modules.values()) - sum(row[place] for row in rows) for place, modules in ((1, before), (2, after))]
-    rows.append(("everything else", *(max(value, 0.0) for value in rest)))
-    return {"note": profiles[0].get("note", ""), "chart": charts.modules(rows), "rows": rows}
+    return [*rows, ("everything else", *(max(value, 0.0) for value in rest))]
 
 
 def _time(modules: dict[str, float], names: set[str]) -> float:

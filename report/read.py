@@ -86,7 +86,9 @@ def _epochs(path: Path) -> list[dict]:
         return []
     try:
         with open(path, newline="", encoding="utf-8") as file:
-            return [_epoch(row) for row in csv.DictReader(file)]
+            rows = csv.DictReader(file)
+            _require({"stage", "epoch", "accuracy", "depth"} <= set(rows.fieldnames or ()), "no such columns")
+            return [_epoch(row) for row in rows]
     except (ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
         what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
         raise InputError(f"{path}: damaged: {what}; delete it, and the next epoch writes it again") from error

@@ -1,6 +1,7 @@
 """The floor plan: train -> fold <- export, and trt_bench on its own. Data moves between the stages as files.
 
-The report reads those files, with nothing of the others but what trt_bench knows of a bench.json. The benchmarks may import all of them; nothing imports the benchmarks.
+The report reads those files, with nothing of the others but what trt_bench knows of a bench.json. The benchmarks may
+import all of them; nothing imports the benchmarks.
 """
 
 import ast

@@ -1,0 +1,67 @@
+import re
+
+from report import frontier, read
+from tests.report.conftest import Page, bench_json, write
+
+
+def index(folder, **runs) -> str:
+    """The index of runs of these names, with these bench.json."""
+    return frontier.render([read.run(write(folder / name, bench=bench)) for name, bench in runs.items()], folder)
+
+
+def point(run, accuracy, median, depth):
+    latency = {"median": median, "ci95": [median, median]}
+    return frontier.Point(run, "folded", "here", depth, accuracy, latency, None, "")
+
+
+def test_unbeaten_is_what_nothing_beats_in_all_three():
+    points = [
+        point("accurate", 0.9, 2.0, 20),
+        point("fast", 0.8, 1.0, 20),
+        point("shallow", 0.8, 2.0, 10),
+        point("slower than fast", 0.8, 1.5, 20),
+        point("unknown", None, 0.1, 1),
+    ]
+    assert [one.run for one in frontier.best(points)] == ["accurate", "fast", "shallow"]
+
+
+def test_those_that_are_alike_do_not_beat_each_other():
+    assert len(frontier.best([point("a", 0.9, 1.0, 5), point("b", 0.9, 1.0, 5)])) == 2
+
+
+def test_each_dot_says_its_run(tmp_path):
+    html = index(tmp_path, first=bench_json(), second=bench_json(folded=0.5))
+    titles = re.findall(r"<title>(.*?)</title>", html[html.index("<svg") :])
+    assert any(title.startswith("second, folded: 96.42 %, 0.5") and title.endswith("depth 3") for title in titles)
+    assert len([title for title in titles if title.startswith("first, ")]) == 4  # two networks, by latency and by depth
+
+
+def test_only_what_was_measured_alike_is_compared(tmp_path):
+    other = bench_json()
+    other["device"]["name"] = "a board"
+    found = Page(index(tmp_path, first=bench_json(), second=other, third=bench_json(folded=0.5)))
+    assert [given["class"] for tag, given in found.tags if tag == "section"] == ["group", "group"]
+    assert (
+        "ONNX Runtime on EPYC, batch 1, fp32" in found.text and "ONNX Runtime on a board, batch 1, fp32" in found.text
+    )
+
+
+def test_links_lead_to_the_pages_of_the_runs(tmp_path):
+    links = [given["href"] for tag, given in Page(index(tmp_path, a=bench_json(), b=bench_json())).tags if tag == "a"]
+    assert set(links) == {"a/report.html", "b/report.html"}
+
+
+def test_runs_without_a_measurement_are_named(tmp_path):
+    for name in ("measured", "waiting"):
+        write(tmp_path / name)
+    (tmp_path / "waiting" / "bench.json").unlink()
+    runs = [read.run(tmp_path / name) for name in ("measured", "waiting")]
+    assert "Not measured yet" in frontier.render(runs, tmp_path)
+    assert "None of these runs" in frontier.render(runs[1:], tmp_path)
+
+
+def test_names_of_runs_are_text(tmp_path):
+    bench = bench_json()
+    bench["device"]["name"] = "<script>alert(1)</script>"
+    html = index(tmp_path, **{"<img src=x onerror=alert(1)>": bench, "b": bench_json()})
+    assert "<img" not in html and "<script" not in html

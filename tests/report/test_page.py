@@ -1,0 +1,188 @@
+import json
+import shutil
+
+import pytest
+
+from report import page, read
+from report.figures import SHOWN
+from tests.report.conftest import Page, bench_json, fold_json, write
+from trt_bench.errors import InputError
+
+SECTIONS = [
+    "headline",
+    "folded",
+    "accuracy",
+    "gates",
+    "latency",
+    "layers",
+    "prediction",
+    "precision",
+    "device",
+    "commands",
+]
+HOSTILE = "<script>alert(1)</script>\"'&$x^{"
+
+
+def rendered(folder) -> Page:
+    return Page(page.render(read.run(folder)))
+
+
+def prediction(**changes):
+    merge = {"layers": ["a", "b"], "count": 2, "planned": 0.4, "error": 0.01, "again": None, "ci95": None}
+    measured = {"speedup": 2.0, "ci95": [1.9, 2.1]}
+    return {
+        "plan": "plan.json", "speedup": 1.5, "ci95": [1.4, 1.6], "obstacle": None, "measured": measured,
+        "miss": -0.25, "merges": [merge], **changes,
+    }  # fmt: skip
+
+
+def test_its_figures_are_those_of_the_files(folder):
+    found = rendered(folder).figures
+    files = {name: json.loads((folder / f"{name}.json").read_text()) for name in ("fold", "bench")}
+    for where, value, _ in found:
+        at = files
+        for step in where.split("/"):
+            at = at[int(step) if isinstance(at, list) else step]
+        assert float(value) == at, where
+    shown = {where: text for where, _, text in found}
+    assert shown["bench/comparison/speedup"] == f"{files['bench']['comparison']['speedup']:.3f}×"
+    assert shown["fold/accuracy/hoisted"] == "80.12 %" and shown["fold/cost/folded/depth"] == "3"
+    assert len(found) > 40
+
+
+def test_every_section_is_there_and_nothing_comes_from_elsewhere(folder):
+    html = page.render(read.run(folder))
+    found = Page(html)
+    assert found.sections() == SECTIONS
+    for tag, given in found.tags:
+        assert tag not in ("script", "iframe", "img", "object", "base")
+        for name in ("src", "href", "xlink:href", "srcset"):
+            assert given.get(name, "#").startswith(("#", "data:,")), (tag, given)
+    assert "url(http" not in html and "@import" not in html
+    assert len(html) < 2e6
+
+
+@pytest.mark.parametrize(
+    ("folded", "says"),
+    [(1.0, "Folded is faster than original"), (4.0, "Folded is slower than original"), (2.0, "equally fast")],
+)
+def test_the_verdict_comes_first_whatever_it_is(tmp_path, folded, says):
+    text = rendered(write(tmp_path / "run", bench=bench_json(folded=folded, spread=0.05))).text
+    assert says in text[: text.index("What was folded")]
+    assert ("keep the original" in text) == (folded == 4.0)
+
+
+def test_the_same_files_give_the_same_page(folder):
+    assert page.render(read.run(folder)) == page.render(read.run(folder))
+
+
+def test_names_are_text_whatever_is_in_them(tmp_path):
+    names = [f"{HOSTILE}{part}" for part in ("1", "2", "3")]
+    bench = bench_json()
+    bench["device"]["name"] = HOSTILE
+    for model in bench["models"]:
+        model["name"] = f"{model['name']} {HOSTILE}"
+    for side in ("baseline", "candidate"):
+        bench["comparison"][side] += f" {HOSTILE}"
+    bench["prediction"] = prediction(obstacle=HOSTILE)
+    fold = fold_json(names)
+    fold["model"]["spec"] = fold["skipped"][0]["reason"] = HOSTILE
+    run = write(tmp_path / "run <b>", names, bench=bench, fold=fold)
+    html = page.render(read.run(run))
+    assert "<script" not in html and "<b>" not in html
+    found = Page(html)
+    assert not any(name.startswith("on") for _, given in found.tags for name in given)
+    assert found.text.count(HOSTILE) > 10  # in the drawing, its titles, charts, tables
+
+
+@pytest.mark.parametrize(
+    ("missing", "section", "command"),
+    [
+        ("fold.json", "folded", "make fold"),
+        ("fold.json", "accuracy", "make fold"),
+        ("metrics.csv", "gates", "make prefold"),
+        ("bench.json", "latency", "make export trt-bench"),
+        ("bench.json", "precision", "make export trt-bench"),
+        ("bench.json", "headline", "make export trt-bench"),
+        ("folded.onnx", "folded", "make export"),
+    ],
+)
+def test_what_is_missing_is_said_with_the_command_that_makes_it(folder, missing, section, command):
+    (folder / missing).unlink()
+    html = page.render(read.run(folder))
+    part = html[html.index(f'id="{section}"') :].partition("</section>")[0]
+    assert f"<code>{command} RUN={folder}</code>" in part
+    assert Page(html).sections() == SECTIONS
+
+
+def test_a_run_that_has_only_begun_has_a_page_too(folder):
+    for name in ("fold.json", "bench.json", "metrics.csv", "original.onnx", "folded.onnx"):
+        (folder / name).unlink()
+    assert "Not folded yet" in rendered(folder).text
+
+
+@pytest.mark.parametrize("name", ["config.json", "fold.json", "bench.json", "metrics.csv", "original.onnx"])
+@pytest.mark.parametrize("content", [b"", b"{", b'{"schema": 1}', b"[1]", b"stage,epoch\nprefold,x\n", b"\xff\xfe\x00"])
+def test_a_damaged_file_is_named(folder, name, content):
+    (folder / name).write_bytes(content)
+    with pytest.raises(InputError, match=rf"{name}: .*; .*(again|delete)"):
+        page.render(read.run(folder))
+
+
+@pytest.mark.parametrize("change", [{"cost": {}}, {"folded": [{}]}, {"skipped": "all"}, {"accuracy": {"folded": "1"}}])
+def test_a_fold_json_that_lacks_something_is_named(tmp_path, change):
+    with pytest.raises(InputError, match=r"fold\.json: damaged"):
+        read.run(write(tmp_path / "run", fold={**fold_json(), **change}))
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(InputError, match="no run folder"):
+        read.run(tmp_path)
+    with pytest.raises(InputError, match="no run folder"):
+        read.run(tmp_path / "nowhere")
+
+
+def test_predicted_against_measured(tmp_path):
+    text = rendered(write(tmp_path / "run", bench=bench_json(prediction=prediction()))).text
+    assert "predicted 1.500× [1.400×, 1.600×], and 2.000× [1.900×, 2.100×] was measured: -25.0 % off, more than" in text
+    assert "+40.0 %" in text
+    other = prediction(obstacle="it is for batch 8")
+    assert (
+        "cannot be compared: it is for batch 8"
+        in rendered(write(tmp_path / "run", bench=bench_json(prediction=other))).text
+    )
+
+
+def test_time_by_merge_where_there_is_a_profile(tmp_path):
+    bench = bench_json()
+    for model, modules in zip(
+        bench["models"],
+        ({"stem": 0.5, "block.conv1 + block.relu": 0.4, "block.conv2": 0.3}, {"stem": 0.5, "block.conv1_conv2": 0.6}),
+        strict=True,
+    ):
+        model["profile"] = {"note": "slow", "runs": 50, "layers": [], "modules": modules}
+    run = read.run(write(tmp_path / "run", bench=bench))
+    (merge, *ms), (rest, *others) = page.times(run)
+    assert (merge, rest) == ("block.conv1_conv2", "everything else")
+    assert ms == pytest.approx([0.7, 0.6]) and others == pytest.approx([0.5, 0.5])
+    assert "Upper bar original, lower bar folded: slow" in rendered(run.folder).text
+
+
+def test_the_precision_that_an_engine_was_found_to_run(tmp_path):
+    bench = bench_json(runtime="tensorrt")
+    engine = {"engine_bytes": 2_500_000, "strongly_typed": True, "layers_by_precision": {"fp16": 7, "fp32": 1}}
+    bench["models"][1] |= {"precision": "fp16", "engine": engine}
+    text = rendered(write(tmp_path / "run", bench=bench)).text
+    assert "7 fp16, 1 fp32" in text and "2.5 MB, strongly typed" in text
+
+
+def test_without_a_network_it_is_still_whole(folder):
+    shutil.copy(folder / "folded.onnx", folder / "original.onnx")  # names that fold.json does not know
+    assert rendered(folder).sections() == SECTIONS
+
+
+def test_numbers_are_shown_as_people_write_them():
+    shown = {
+        how: SHOWN[how](value) for how, value in {"count": 12345, "share": -0.051, "ms": 0.0819, "error": 2e-15}.items()
+    }
+    assert shown == {"count": "12.3 k", "share": "-5.1 %", "ms": "0.0819", "error": "2.0e-15"}
