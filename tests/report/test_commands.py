@@ -37,8 +37,8 @@ def test_the_later_stages(tmp_path):
     assert found["fold"] == f"python -m fold fold {folder}"
     assert found["export"].startswith("python -m export --precision fp32,int8 --data ")
     assert found["benchmark"] == (
-        "python -m trt_bench bench --runtime onnxruntime --provider cpu --threads 1 --data 'eval set.npz' --seconds 3.0 "
-        f"--batch 1 -o {folder / 'bench.json'} original.onnx folded.onnx"
+        "python -m trt_bench bench --runtime onnxruntime --provider cpu --threads 1 --data 'eval set.npz' "
+        f"--seconds 3.0 --batch 1 -o {folder / 'bench.json'} original.onnx folded.onnx"
     )
 
 

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 from onnx import helper
 
@@ -45,10 +47,9 @@ def test_layers_keep_apart_where_groups_interleave():
 
 
 def deep(path, count):
-    nodes, weights = zip(
-        *(conv(f"c{n}", f"v{n}" if n else "x", f"v{n + 1}", kernel=1) for n in range(count)), strict=True
-    )
-    save(path, nodes, weights, f"v{count}")
+    values = ["x", *(f"v{number}" for number in range(count))]
+    convs = [conv(f"conv_{output}", source, output, kernel=1) for source, output in pairwise(values)]
+    save(path, *zip(*convs, strict=True), values[-1])
 
 
 @pytest.mark.parametrize(("layers", "drawn"), [(56, True), (300, True), (301, False)])
