@@ -6,6 +6,7 @@ from markupsafe import Markup
 
 from report.read import STEPS
 from report.svg import ACCENT, INK, MUTED, RULE, STYLE, figure, inline
+from trt_bench.report import milliseconds
 
 WIDTH = 6.2  # inches
 MOST_CELLS = 1500  # of the gates' chart; above that, only some of the epochs are drawn
@@ -83,13 +84,12 @@ def latencies(models: list[dict]) -> Markup:
             dash = "solid" if number < 2 else (0, (5 - number % 4, 2))
             axes.plot(np.quantile(samples, share), 100 * share, color=color, linewidth=1.6, linestyle=dash, gid=gid)
             median, interval = model["latency_ms"]["median"], model["latency_ms"]["ci95"]
+            low, high = map(milliseconds, interval)
             axes.axvspan(*interval, color=color, alpha=0.18, linewidth=0)
-            titles[gid] = f"{model['name']}: median {median:.4g} ms [{interval[0]:.4g}, {interval[1]:.4g}]"
-            height = 50 - 14 * (number - (len(models) - 1) / 2)
-            axes.annotate(
-                f"{model['name']} {median:.3g}", (median, height), (7, 0), textcoords="offset points",
-                va="center", color=color,
-            )  # fmt: skip
+            titles[gid] = f"{model['name']}: median {milliseconds(median)} ms [{low}, {high}]"
+            height = 90 - 80 * (number + 1) / (len(models) + 1)
+            label, place = f"{model['name']} {milliseconds(median)}", (np.quantile(samples, height / 100), height)
+            axes.annotate(label, place, (8, 0), textcoords="offset points", va="center", color=color)
         every = np.concatenate([model["samples_ms"] for model in models])
         high = np.quantile(every, 0.995)
         low = every.min()

@@ -171,7 +171,8 @@ def _parts(model: dict) -> list[str]:
         h2d, compute, d2h, enqueue = (parts[name]["p50"] for name in ("h2d", "compute", "d2h", "enqueue"))
         lines.append(
             f"{model['name']}: {milliseconds(h2d)} ms to the GPU, {milliseconds(compute)} ms compute, "
-            f"{milliseconds(d2h)} ms back; {milliseconds(enqueue)} ms to launch, {milliseconds(model['host_ms'])} ms on the host's clock"
+            f"{milliseconds(d2h)} ms back; {milliseconds(enqueue)} ms to launch, "
+            f"{milliseconds(model['host_ms'])} ms on the host's clock"
         )
     energy = model.get("energy")
     if energy:
