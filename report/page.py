@@ -1,6 +1,7 @@
 """The page of one run: what its sections have to show, and the sentence that each begins with."""
 
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 import jinja2
@@ -39,13 +40,17 @@ def render(run: Run) -> str:
     """The HTML of ``run``'s page. Raises InputError for an ONNX file in it that cannot be read."""
     environment = templates()
     rows = times(run)
+
+    def make(*targets: str) -> str:
+        return f"make {' '.join(targets)} RUN={shlex.quote(str(run.folder))}"
+
     return environment.get_template("page.html").render(
         run=run,
         figure=Figures({"fold": run.fold, "bench": run.bench}),
-        make=lambda *targets: f"make {' '.join(targets)} RUN={shlex.quote(str(run.folder))}",
+        make=make,
         verdict=verdict(run.bench),
         why=why(run),
-        network=_network(run, environment),
+        network=run.fold and _network(run, make, environment),
         skipped=_by_reason(run.fold),
         accuracy=_accuracy(run),
         gates=_gates(run),
@@ -108,18 +113,22 @@ def _title(run: Run) -> str:
     return f"{run.name}: {spec}" if spec and spec not in run.name else run.name
 
 
-def _network(run: Run, environment: jinja2.Environment) -> Markup | str:
+def _network(run: Run, make: Callable[..., str], environment: jinja2.Environment) -> Markup:
     """The drawing, or the sentence that says why there is none."""
     paths = [run.folder / f"{name}.onnx" for name in ("original", "folded")]
-    missing = [path.name for path in paths if not path.exists()]
-    if missing or not run.fold:
-        return f"No drawing: {' and '.join(missing) or 'fold.json'} not in the run folder yet."
+    missing = " and ".join(path.name for path in paths if not path.exists())
+    if missing:
+        text = '<p class="missing">No drawing: the run folder has no {} yet. <code>{}</code> makes it.</p>'
+        return Markup(text).format(missing, make("export"))
     before, after = map(graph.layers, paths)
-    if max(len(before), len(after)) > drawing.MOST:
-        return f"No drawing: with {len(before)} layers the network is above the {drawing.MOST} that are still legible."
+    most = max(len(before), len(after))
+    if most > drawing.MOST:
+        text = '<p class="missing">No drawing: {} layers are more than the {} that are still legible.</p>'
+        return Markup(text).format(most, drawing.MOST)
     sheet = drawing.sheet(before, after, run.fold["folded"])
     constants = {"left": drawing.LEFT, "right": drawing.RIGHT, "width": drawing.WIDTH, "height": drawing.BOX}
-    return Markup(environment.get_template("drawing.svg").render(sheet=sheet, **constants))
+    svg = Markup(environment.get_template("drawing.svg").render(sheet=sheet, **constants))
+    return Markup('<div class="scroll tall" tabindex="0" role="region" aria-label="network">{}</div>').format(svg)
 
 
 def _by_reason(fold: dict | None) -> dict[str, list[str]]:

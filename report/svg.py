@@ -11,14 +11,8 @@ from matplotlib.figure import Figure
 
 SPACE = "http://www.w3.org/2000/svg"
 # What is drawn in the colour of a key is shown in that of the style sheet.
-INK, MUTED, RULE, ACCENT, SOFT = "#010203", "#020304", "#030405", "#040506", "#050607"
-_SHOWN = {
-    INK: "currentColor",
-    MUTED: "var(--muted)",
-    RULE: "var(--rule)",
-    ACCENT: "var(--accent)",
-    SOFT: "var(--soft)",
-}
+INK, MUTED, RULE, ACCENT = "#010203", "#020304", "#030405", "#040506"
+_SHOWN = {INK: "currentColor", MUTED: "var(--muted)", RULE: "var(--rule)", ACCENT: "var(--accent)"}
 STYLE = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # a $ in the name of a layer is a $
