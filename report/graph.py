@@ -63,9 +63,11 @@ def _shape(node: onnx.NodeProto, dims: list[int]) -> str:
     groups = attributes["group"].i if "group" in attributes else 1
     strides = list(attributes["strides"].ints) if "strides" in attributes else [1]
     outputs, inputs = (dims[0], dims[1] * groups) if node.op_type == "Conv" else (dims[1] * groups, dims[0])
-    text = f"{'×'.join(map(str, dims[2:]))} {inputs} → {outputs}"
-    if groups > 1:
-        text += " depthwise" if groups == inputs else f" {groups} groups"
+    kernel = "×".join(map(str, dims[2:]))
+    if groups == inputs == outputs > 1:
+        text = f"{kernel} depthwise {inputs}"
+    else:
+        text = f"{kernel} {inputs} → {outputs}" + (f" {groups} groups" if groups > 1 else "")
     return text + (f" /{max(strides)}" if max(strides) > 1 else "")
 
 

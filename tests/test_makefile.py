@@ -33,3 +33,8 @@ def test_a_run_that_has_its_network_needs_not_be_told_of_it_again(tmp_path):
     assert is_pretrained("MODEL=resnet20") and is_pretrained("WEIGHTS=w.pt", "DATA=cifar10/")
     (tmp_path / "original.safetensors").unlink()
     assert is_pretrained()
+
+
+def test_report_is_of_one_run_or_of_several():
+    assert commands("report", "RUN=r")[-1].endswith("-m report 'r'")
+    assert commands("report", "RUNS=r s")[-1].endswith("-m report r s -o frontier.html")

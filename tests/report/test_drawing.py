@@ -1,5 +1,7 @@
 from itertools import pairwise
 
+import numpy as np
+import onnx
 import pytest
 from onnx import helper
 
@@ -21,6 +23,16 @@ def test_a_branch_reads_from_further_up(tmp_path):
     save(tmp_path / "n.onnx", [stem, one, side, helper.make_node("Add", ["a", "b"], ["y"])], [w0, w1, w2], "y")
     side = graph.layers(tmp_path / "n.onnx")[2]
     assert side.sources == {0} and side.skips == {1} and side.shape == "1×1 4 → 4"
+
+
+@pytest.mark.parametrize(
+    ("groups", "stride", "shape"), [(4, 1, "3×3 depthwise 4"), (2, 2, "3×3 4 → 4 2 groups /2"), (1, 2, "3×3 4 → 4 /2")]
+)
+def test_shapes_say_groups_and_stride(tmp_path, groups, stride, shape):
+    weight = onnx.numpy_helper.from_array(np.zeros((4, 4 // groups, 3, 3), dtype=np.float32), "w")
+    node = helper.make_node("Conv", ["x", "w"], ["y"], "one/Conv", group=groups, strides=[stride, stride])
+    save(tmp_path / "n.onnx", [node], [weight], "y")
+    assert [layer.shape for layer in graph.layers(tmp_path / "n.onnx")] == [shape]
 
 
 def test_a_merged_layer_is_level_with_its_parts_and_linked_to_each(folder):
