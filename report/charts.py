@@ -34,14 +34,14 @@ def accuracies(steps: dict[str, float]) -> Markup:
 
 
 def gates(epochs: list[dict], threshold: float) -> Markup:
-    """How far each gate was open after each epoch, 0 to 1, above accuracy with the same epochs."""
+    """How far each gate was open after each epoch that is `shown`, 0 to 1, above accuracy with the same epochs."""
     names = list(dict.fromkeys(name for epoch in epochs for name in epoch["gates"]))
-    shown = _some(epochs, max(2, MOST_CELLS // len(names)))
+    columns = shown(epochs)
     titles = {}
     with matplotlib.rc_context(STYLE):
         drawn = figure(WIDTH, 1.0 + 0.21 * len(names) + 1.4)
         cells, line = drawn.subplots(2, 1, height_ratios=[0.5 + 0.21 * len(names), 1.4])
-        for column, epoch in enumerate(shown):
+        for column, epoch in enumerate(columns):
             for row, name in enumerate(names):
                 alpha = epoch["gates"].get(name, 0.0)
                 gid = f"gate-{row}-{column}"
@@ -49,23 +49,28 @@ def gates(epochs: list[dict], threshold: float) -> Markup:
                 cells.barh(row, 0.94, 0.86, left=column - 0.47, color=ACCENT, alpha=0.06 + 0.94 * strength, gid=gid)
                 titles[gid] = f"{name}, epoch {epoch['epoch']}: {alpha:.3f}"
         for row, name in enumerate(names):
-            last = shown[-1]["gates"].get(name, 0.0)
+            last = columns[-1]["gates"].get(name, 0.0)
             color = INK if last >= threshold else MUTED
             text = f"{last:.2f}{'  open' if last >= threshold else ''}"
-            cells.text(len(shown) - 0.4, row, text, va="center", fontsize=9, color=color)
+            cells.text(len(columns) - 0.4, row, text, va="center", fontsize=9, color=color)
         cells.set_yticks(range(len(names)), [_short(name) for name in names], fontsize=9)
-        cells.set(xlim=(-0.5, len(shown) - 0.5), ylim=(len(names) - 0.5, -0.5))
+        cells.set(xlim=(-0.5, len(columns) - 0.5), ylim=(len(names) - 0.5, -0.5))
         cells.set_xticks([])
         cells.grid(visible=False)
         cells.spines[:].set_visible(False)
-        line.plot([100 * epoch["accuracy"] for epoch in shown], color=ACCENT, marker="o", markersize=4, linewidth=1.4)
-        line.set(xlim=(-0.5, len(shown) - 0.5), xlabel="epoch", ylabel="accuracy, %")
+        line.plot([100 * epoch["accuracy"] for epoch in columns], color=ACCENT, marker="o", markersize=4, linewidth=1.4)
+        line.set(xlim=(-0.5, len(columns) - 0.5), xlabel="epoch", ylabel="accuracy, %")
         line.margins(y=0.2)
-        few = _some(list(enumerate(shown)), 12)
+        few = _some(list(enumerate(columns)), 12)
         line.set_xticks([place for place, _ in few], [str(epoch["epoch"]) for _, epoch in few])
         for axes in (cells, line):
             axes.tick_params(length=0)
         return inline(drawn, "gates", "how far each gate was open after each epoch", titles)
+
+
+def shown(epochs: list[dict]) -> list[dict]:
+    """Those of ``epochs`` that the gates' chart has columns for: all, unless that makes too many cells."""
+    return _some(epochs, max(2, MOST_CELLS // len(epochs[0]["gates"])))
 
 
 def latencies(models: list[dict]) -> Markup:

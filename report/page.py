@@ -152,7 +152,14 @@ def _gates(run: Run) -> dict | None:
     last = epochs[-1]["gates"]
     opened = sum(alpha >= threshold for alpha in last.values())
     chart = charts.gates(epochs, threshold)
-    return {"opened": opened, "all": len(last), "epochs": len(epochs), "threshold": threshold, "chart": chart}
+    return {
+        "opened": opened,
+        "all": len(last),
+        "epochs": len(epochs),
+        "shown": len(charts.shown(epochs)),
+        "threshold": threshold,
+        "chart": chart,
+    }
 
 
 def _latency(bench: dict | None) -> list[dict]:

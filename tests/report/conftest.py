@@ -45,19 +45,19 @@ def fold_json(names=NAMES) -> dict:
     }  # fmt: skip
 
 
-def bench_json(original: float = 2.0, folded: float = 1.0, spread: float = 0.01, **changes) -> dict:
+def bench_json(original: float = 2.0, folded: float = 1.0, spread: float = 0.01, samples: int = 200, **changes) -> dict:
     """A measurement of both networks, in ms."""
-    noise = np.random.default_rng(0).normal(1, spread, (2, 200))
-    samples = {"original": original * noise[0], "folded": folded * noise[1]}
+    noise = np.random.default_rng(0).normal(1, spread, (2, samples))
+    times = {"original": original * noise[0], "folded": folded * noise[1]}
     models = [
         {
             "name": name, "path": f"{name}.onnx", "precision": "fp32", "batch": 1, "samples_ms": values.tolist(),
             "latency_ms": stats.summary(values.tolist()), "accuracy": ACCURACY[name], "energy": None, "profile": None,
             "engine": None, "network": {"depth": 4 if name == "original" else 3, "accuracy": ACCURACY[name]},
         }
-        for name, values in samples.items()
+        for name, values in times.items()
     ]  # fmt: skip
-    comparison = {"baseline": "original", "candidate": "folded", **stats.compare(*samples.values()), "batch": 1}
+    comparison = {"baseline": "original", "candidate": "folded", **stats.compare(*times.values()), "batch": 1}
     return {
         "schema": 1, "runtime": "onnxruntime", "device": {"kind": "cpu", "name": "EPYC", "load_average": 0.25},
         "settings": {"batches": [1], "rounds": 100, "threads": 1}, "models": models,

@@ -186,3 +186,12 @@ def test_numbers_are_shown_as_people_write_them():
         how: SHOWN[how](value) for how, value in {"count": 12345, "share": -0.051, "ms": 0.0819, "error": 2e-15}.items()
     }
     assert shown == {"count": "12.3 k", "share": "-5.1 %", "ms": "0.0819", "error": "2.0e-15"}
+
+
+def test_a_long_run_of_a_deep_network_stays_small(tmp_path):
+    folder = write(tmp_path / "run", bench=bench_json(samples=20_000))
+    names = [f"layer{number // 9}.{number % 9}.relu" for number in range(54)]
+    rows = [f"prefold,{epoch},0.9,20," + ",".join(["0.5"] * len(names)) for epoch in range(1, 201)]
+    (folder / "metrics.csv").write_text("\n".join([f"stage,epoch,accuracy,depth,{','.join(names)}", *rows]))
+    html = page.render(read.run(folder))
+    assert len(html) < 2e6 and "Of 200 epochs 27 are shown" in html
