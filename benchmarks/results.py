@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from fold.errors import InputError
-from fold.files import write_json, write_text
+from fold.files import atomic_path, write_json, write_text
 from fold.report import quantity
 from train.arguments import parser as stages
 from trt_bench import cli
@@ -45,6 +45,7 @@ def main(arguments: list[str] | None = None) -> None:
         write_json(FOLDER / f"{run.resolve().name}.json", note(run))
     results = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(FOLDER.glob("*.json"))}
     write_text(FOLDER.with_suffix(".md"), page(results))
+    draw(FOLDER.with_suffix(".svg"), results)
     print(f"wrote {FOLDER.with_suffix('.md')}: {len(results)} runs")
 
 
@@ -96,9 +97,9 @@ def page(results: dict[str, dict]) -> str:
         "# Results",
         "",
         "Written by `python -m benchmarks.results` from the files in `docs/results`, one for each run folder. Accuracy",
-        "is top-1 on the test images, in per cent; speed-up is folded against original, interleaved, batch 1. All images",
-        "are CIFAR-10 as JPEG files; runs with 10k in their names have 1,000 of each class to train and 300 to test, and",
-        "show what chooses the activations: lambda alone (uniform), gates weighed by a latency table (latency), or a plan.",
+        "is top-1 on the test images, in per cent; speed-up is folded against original, interleaved, batch 1.",
+        "",
+        "![accuracy against speed-up](results.svg)",
         "",
         "| run | network | layers | MACs | merges | epochs | " + " | ".join(STEPS) + " | speed-up |",
         "|---" * (7 + len(STEPS)) + "|",
@@ -127,6 +128,30 @@ def page(results: dict[str, dict]) -> str:
         lines += ["```sh", *result["commands"]]
         lines += ["python -m fold fold RUN", "```"]
     return "\n".join(lines) + "\n"
+
+
+def draw(path: Path, results: dict[str, dict]) -> None:
+    """What folding did to accuracy (points) against how much faster it is, with the interval; a point for each run."""
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    axes.axvline(1, color="tab:gray", linewidth=0.8)
+    axes.axhline(0, color="tab:gray", linewidth=0.8)
+    for name, result in results.items():
+        if result["latency"] and result["latency"]["comparison"]:
+            comparison, accuracy = result["latency"]["comparison"], result["accuracy"]
+            x, (low, high) = comparison["speedup"], comparison["ci95"]
+            y = 100 * (accuracy["folded"] - accuracy["original"])
+            axes.errorbar([x], [y], xerr=[[x - low], [high - x]], fmt="o", label=name)
+    axes.set_xlabel("speed-up of the folded network (above 1: faster)")
+    axes.set_ylabel("accuracy, folded less original (points)")
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize="small")
+    with rc_context({"svg.hashsalt": "results"}), atomic_path(path) as temporary:
+        FigureCanvasSVG(figure).print_svg(temporary, metadata={"Date": None})
 
 
 def _speedup(latency: dict | None) -> str:
