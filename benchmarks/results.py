@@ -18,7 +18,7 @@ from trt_bench import cli
 FOLDER = Path("docs/results")
 SCHEMA = 1
 STEPS = ("original", "prefold", "hardened", "hoisted", "finetuned", "folded")
-_OPTIONS = {"penalty": "lambda"}
+_OPTIONS = {"penalty": "lambda", "gate_weights": "latency"}  # a run notes the weights that a table gave
 
 EXAMPLE = """\
 examples:
@@ -87,7 +87,7 @@ def command(stage: str, settings: dict) -> str:
 def _shown(name: str, value: object) -> str:
     """The value of an option; of what came from a file, only that it did."""
     if name in ("weights", "gate_weights"):
-        return name.upper()
+        return _OPTIONS.get(name, name).upper()
     return ",".join(value) if isinstance(value, list) else str(value)
 
 
