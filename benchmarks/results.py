@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from fold.errors import InputError
-from fold.files import write_json, write_text
+from fold.files import atomic_path, write_json, write_text
 from fold.report import quantity
 from train.arguments import parser as stages
 from trt_bench import cli
@@ -18,7 +18,7 @@ from trt_bench import cli
 FOLDER = Path("docs/results")
 SCHEMA = 1
 STEPS = ("original", "prefold", "hardened", "hoisted", "finetuned", "folded")
-_OPTIONS = {"penalty": "lambda"}
+_OPTIONS = {"penalty": "lambda", "gate_weights": "latency"}  # a run notes the weights that a table gave
 
 EXAMPLE = """\
 examples:
@@ -45,6 +45,7 @@ def main(arguments: list[str] | None = None) -> None:
         write_json(FOLDER / f"{run.resolve().name}.json", note(run))
     results = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(FOLDER.glob("*.json"))}
     write_text(FOLDER.with_suffix(".md"), page(results))
+    draw(FOLDER.with_suffix(".svg"), results)
     print(f"wrote {FOLDER.with_suffix('.md')}: {len(results)} runs")
 
 
@@ -79,8 +80,15 @@ def command(stage: str, settings: dict) -> str:
     for name, value in settings.items():
         if name in defaults and name != "data" and value != defaults[name]:
             words.append(f"--{_OPTIONS.get(name, name).replace('_', '-')}")
-            words.append("WEIGHTS" if name == "weights" else ",".join(value) if isinstance(value, list) else str(value))
+            words.append(_shown(name, value))
     return shlex.join(words)
+
+
+def _shown(name: str, value: object) -> str:
+    """The value of an option; of what came from a file, only that it did."""
+    if name in ("weights", "gate_weights"):
+        return _OPTIONS.get(name, name).upper()
+    return ",".join(value) if isinstance(value, list) else str(value)
 
 
 def page(results: dict[str, dict]) -> str:
@@ -90,6 +98,8 @@ def page(results: dict[str, dict]) -> str:
         "",
         "Written by `python -m benchmarks.results` from the files in `docs/results`, one for each run folder. Accuracy",
         "is top-1 on the test images, in per cent; speed-up is folded against original, interleaved, batch 1.",
+        "",
+        "![accuracy against speed-up](results.svg)",
         "",
         "| run | network | layers | MACs | merges | epochs | " + " | ".join(STEPS) + " | speed-up |",
         "|---" * (7 + len(STEPS)) + "|",
@@ -118,6 +128,30 @@ def page(results: dict[str, dict]) -> str:
         lines += ["```sh", *result["commands"]]
         lines += ["python -m fold fold RUN", "```"]
     return "\n".join(lines) + "\n"
+
+
+def draw(path: Path, results: dict[str, dict]) -> None:
+    """What folding did to accuracy (points) against how much faster it is, with the interval; a point for each run."""
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    axes.axvline(1, color="tab:gray", linewidth=0.8)
+    axes.axhline(0, color="tab:gray", linewidth=0.8)
+    for name, result in results.items():
+        if result["latency"] and result["latency"]["comparison"]:
+            comparison, accuracy = result["latency"]["comparison"], result["accuracy"]
+            x, (low, high) = comparison["speedup"], comparison["ci95"]
+            y = 100 * (accuracy["folded"] - accuracy["original"])
+            axes.errorbar([x], [y], xerr=[[x - low], [high - x]], fmt="o", label=name)
+    axes.set_xlabel("speed-up of the folded network (above 1: faster)")
+    axes.set_ylabel("accuracy, folded less original (points)")
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize="small")
+    with rc_context({"svg.hashsalt": "results"}), atomic_path(path) as temporary:
+        FigureCanvasSVG(figure).print_svg(temporary, metadata={"Date": None})
 
 
 def _speedup(latency: dict | None) -> str:

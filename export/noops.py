@@ -64,8 +64,10 @@ def _adds_nothing(node: gs.Node) -> bool:
         values, other = constant(node, place), node.inputs[1 - place]
         if values is None or isinstance(other, gs.Constant) or not (values == _NEUTRAL[node.op]).all():
             continue
+        if values.size == 1 and values.ndim <= len(other.shape or ()):
+            return True
         before, after = known_shape(other), known_shape(node.outputs[0])
-        return values.ndim == 0 or (before is not None and before == after)
+        return before is not None and before == after
     return False
 
 
@@ -98,20 +100,5 @@ def join_reshapes(graph: gs.Graph) -> int:
         if before.op in _RESHAPES and only_reader(before.outputs[0], elsewhere) is node:
             replace(node.inputs, node.inputs[0], before.inputs[0])
             remove(graph, before)
-            rewrites += 1
-    return rewrites
-
-
-def fix_reshapes(graph: gs.Graph) -> int:
-    """Give a Reshape whose shape is computed that shape as a constant, where at most one axis of it is not known."""
-    rewrites = 0
-    for node in graph.nodes:
-        shape = known_shape(node.outputs[0]) if node.op == "Reshape" and constant(node, 1) is None else None
-        if shape is None or node.attrs.get("allowzero", 0) or 0 in shape:
-            continue
-        sizes = [n if isinstance(n, int) else -1 for n in shape]
-        if sizes.count(-1) <= 1:
-            name = f"{node.outputs[0].name}_shape"
-            node.inputs[1] = gs.Constant(name, np.array(sizes, np.int64))
             rewrites += 1
     return rewrites

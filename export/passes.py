@@ -12,16 +12,22 @@ import onnx_graphsurgeon as gs
 from onnx_graphsurgeon.logger import G_LOGGER
 
 from export.constants import fold_constants, lower_constants, remove_dead, share_constants
+from export.layout import join_concats, join_slices, join_transposes
 from export.merge import fold_linear
-from export.noops import fix_reshapes, join_reshapes, remove_noops, squeeze_reductions
+from export.noops import join_reshapes, remove_noops, squeeze_reductions
+from export.shapes import fix_reshapes, fold_shapes
 
 PASSES: dict[str, Callable[[gs.Graph], int]] = {
     "lower-constants": lower_constants,
     "fold-constants": fold_constants,
     "remove-noops": remove_noops,
     "squeeze-reductions": squeeze_reductions,
+    "fold-shapes": fold_shapes,
     "fix-reshapes": fix_reshapes,
     "join-reshapes": join_reshapes,
+    "join-transposes": join_transposes,
+    "join-slices": join_slices,
+    "join-concats": join_concats,
     "fold-linear": fold_linear,
     "share-constants": share_constants,
     "remove-dead": remove_dead,

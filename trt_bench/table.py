@@ -21,7 +21,7 @@ from types import ModuleType
 
 import numpy as np
 
-from trt_bench import device, files, segments, stats, sysfs, timer
+from trt_bench import device, files, metadata, segments, stats, sysfs, timer
 from trt_bench.errors import CheckError, InputError
 from trt_bench.runtimes import Loaded, Options
 
@@ -57,6 +57,7 @@ def measure(
     wanted = segments.load(folder)
     sidecar = Path(output).with_suffix(".json")
     settings = {"batch": options.batches[0], "seconds": how.seconds, "bound": how.bound, "repeats": how.repeats}
+    settings["precision"] = _precision(folder, wanted)
     document = {
         "schema": SCHEMA,
         "complete": False,
@@ -173,6 +174,14 @@ def _begun(sidecar: Path, document: dict, force: bool) -> dict[str, dict]:
     return timed
 
 
+def _precision(folder: str, wanted: list[segments.Segment]) -> str:
+    """The precision that all segments were exported in. Raises InputError where they differ."""
+    found = sorted({metadata.read(segment.path).get("precision", "unknown") for segment in wanted})
+    if len(found) > 1:
+        raise InputError(f"{folder}: mixes segments in {', '.join(found)}; export them again, in one precision")
+    return found[0]
+
+
 def _list(settings: dict) -> str:
     return ", ".join(f"{name} {value}" for name, value in settings.items())
 
@@ -196,7 +205,7 @@ def _report(document: dict, output: str, new: int, how: How, waited: float) -> s
     ]
     if waited > WAITS:
         lines.append(
-            f"warning: other work took the core for {waited:.0%} of the time, and visits may agree on a wrong time; "
+            f"warning: other work took the core for {waited:.0%} of the time: visits may agree on a wrong time; "
             f"remove {output} and its .json, and measure on a quiet machine"
         )
     return "\n".join(lines)

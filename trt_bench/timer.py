@@ -84,6 +84,20 @@ def measure(
     return Timing(samples_ms, host_ms, [np.concatenate(blocks) for blocks in traces], settings)
 
 
+def joined(timings: Sequence[Timing]) -> Timing:
+    """Several measurements of the same networks as one; of settings that differ, those of the last."""
+    return Timing(
+        [np.concatenate(parts).tolist() for parts in zip(*(timing.samples_ms for timing in timings), strict=True)],
+        [np.concatenate(parts).tolist() for parts in zip(*(timing.host_ms for timing in timings), strict=True)],
+        [np.concatenate(parts) for parts in zip(*(timing.traces for timing in timings), strict=True)],
+        {
+            **timings[-1].settings,
+            "seconds": sum(timing.settings["seconds"] for timing in timings),
+            "rounds": sum(timing.settings["rounds"] for timing in timings),
+        },
+    )
+
+
 def _warm_up(repeat: Repeat, clock: Callable[[], int]) -> float:
     """Run for the warm-up time, at least 3 times; return the seconds of one inference by the fastest."""
     begin = clock()

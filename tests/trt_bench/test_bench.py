@@ -118,3 +118,13 @@ def test_onnxruntime_is_chosen_for_a_reason(wanted, name, no_tensorrt):
     runtime, reason = runtimes.choose(wanted)
     assert runtime is onnxruntime
     assert reason.startswith("because ") and name in reason
+
+
+def test_on_a_cpu_networks_are_loaded_several_times_while_they_are_timed(onnx_folder, monkeypatch):
+    loaded, load = [], onnxruntime.load
+    monkeypatch.setattr(onnxruntime, "load", lambda path, *rest: loaded.append(path.stem) or load(path, *rest))
+    result = bench([onnx_folder / "deep.onnx", onnx_folder / "shallow.onnx"], onnxruntime, seconds=0.03)
+    loads = result["settings"]["loads"]
+    assert loads > 1 and loaded == ["deep", "shallow"] * loads
+    for entry in result["models"]:
+        assert len(entry["samples_ms"]) == 2 * result["settings"]["rounds"] >= 2 * 10 * loads

@@ -1,0 +1,79 @@
+"""Shapes that a graph computes of tensors whose shapes are known: constants, but for the axes that are left open."""
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from export.graph import constant, has_input, known_shape
+
+_COMPUTED = {"Shape", "Slice", "Gather", "Concat", "Squeeze", "Unsqueeze", "Cast"}
+
+
+def fold_shapes(graph: gs.Graph) -> int:
+    """Store what is computed of shapes where it does not depend on an open axis."""
+    rewrites = 0
+    for node in graph.nodes:
+        if node.op not in _COMPUTED or len(node.outputs) != 1 or not node.outputs[0].outputs:
+            continue
+        [result] = node.outputs
+        values = _values(result)
+        if values is None or any(isinstance(n, str) for n in values) or result.dtype != np.int64:
+            continue
+        axes = 0 if _is_scalar(result) else 1
+        stored = gs.Constant(f"{result.name}_known", np.array(values, np.int64).reshape([-1] * axes))
+        for reader in list(result.outputs):
+            for index, tensor in enumerate(reader.inputs):
+                if tensor is result:
+                    reader.inputs[index] = stored
+                    rewrites += 1
+    return rewrites
+
+
+def fix_reshapes(graph: gs.Graph) -> int:
+    """Give a Reshape whose shape is computed that shape as a constant, where at most one axis of it is not known."""
+    rewrites = 0
+    for node in graph.nodes:
+        if node.op != "Reshape" or constant(node, 1) is not None or node.attrs.get("allowzero", 0):
+            continue
+        for shape in (_values(node.inputs[1]), known_shape(node.outputs[0])):
+            sizes = [n if isinstance(n, int) else -1 for n in shape or [0]]
+            if 0 not in sizes and sizes.count(-1) <= 1:
+                name = f"{node.outputs[0].name}_shape"
+                node.inputs[1] = gs.Constant(name, np.array(sizes, np.int64))
+                rewrites += 1
+                break
+    return rewrites
+
+
+def _values(tensor: gs.Tensor) -> list[int | str] | None:
+    """The elements of a scalar or vector of sizes, a name for the size of an open axis; None where it is no such."""
+    if isinstance(tensor, gs.Constant):
+        fits = tensor.values.ndim <= 1 and tensor.values.dtype == np.int64
+        return tensor.values.reshape(-1).tolist() if fits else None
+    if len(tensor.inputs) != 1:
+        return None
+    [node] = tensor.inputs
+    if node.op == "Shape":
+        shape = known_shape(node.inputs[0])
+        return None if shape is None else shape[node.attrs.get("start", 0) : node.attrs.get("end", len(shape))]
+    if node.op == "Concat":
+        parts = [_values(x) for x in node.inputs]
+        return None if None in parts or any(map(_is_scalar, node.inputs)) else [n for part in parts for n in part]
+    if node.op not in _COMPUTED or (values := _values(node.inputs[0])) is None:
+        return None
+    if node.op == "Slice":
+        start, end, step = (constant(node, 1), constant(node, 2), constant(node, 4))
+        if start is None or end is None or (step is None and has_input(node, 4)):
+            return None
+        return values[int(start[0]) : int(end[0]) : 1 if step is None else int(step[0])]
+    if node.op == "Gather":
+        places = constant(node, 1)
+        fits = places is not None and places.ndim <= 1 and not _is_scalar(node.inputs[0])
+        return [values[place] for place in places.reshape(-1)] if fits else None
+    return values if node.op != "Cast" or tensor.dtype == np.int64 else None
+
+
+def _is_scalar(tensor: gs.Tensor) -> bool:
+    """Whether a tensor of `_values` has no axis; one of unknown shape counts as having none, which is refused."""
+    if isinstance(tensor, gs.Constant):
+        return tensor.values.ndim == 0
+    return tensor.shape is None or len(tensor.shape) == 0
