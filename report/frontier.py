@@ -19,11 +19,10 @@ from trt_bench.report import TITLES, milliseconds
 
 DOT = 5  # half a dot, in the points of the figure
 SIDES = [
-    ((0, -8), "center", "top"),
-    ((0, 8), "center", "bottom"),
-    ((8, 0), "left", "center"),
-    ((-8, 0), "right", "center"),
-]
+    ((across, 8 * up), side, {-1: "top", 0: "center", 1: "bottom"}[up])
+    for up in (-1, 1, 0)
+    for across, side in ([(0, "center"), (-4, "left"), (4, "right")] if up else [(9, "left"), (-9, "right")])
+]  # of a dot, where its label may stand: the offset in points, and how the text is aligned to it
 
 
 @dataclass(frozen=True)
@@ -142,24 +141,25 @@ def _chart(points: list[Point], name: str) -> Markup | None:
         by_depth.margins(x=0.1)
         for axes in (by_latency, by_depth):
             axes.tick_params(length=0)
-        _label(by_latency, [point for point in shown if point.comparison is not None])
+        by_latency.set_ylim(top=min(by_latency.get_ylim()[1], 100.5))
+        _label(by_latency, shown)
         return inline(drawn, name, "accuracy of each run against its latency and its depth", titles)
 
 
 def _label(axes: Axes, points: list[Point]) -> None:
-    """Write the runs beside their dots, as far as there is room: no name covers a dot or another name."""
+    """Write the runs beside their dots, as far as there is room: no name covers a dot, an interval or another name."""
     axes.figure.draw_without_rendering()  # only then is it known where the dots are
-    dots = axes.transData.transform([line.get_xydata()[0] for line in axes.lines if line.get_marker() == "o"])
-    taken = [Bbox.from_extents(*(dot - DOT), *(dot + DOT)) for dot in dots]
+    ends = [[(value, 100 * point.accuracy) for value in point.latency["ci95"]] for point in points]
+    taken = [Bbox(axes.transData.transform(pair)).padded(DOT) for pair in ends]
     for point in points:
-        for offset, ha, va in SIDES:
-            dot = (point.latency["median"], 100 * point.accuracy)
+        for offset, ha, va in SIDES if point.comparison else ():
             text = axes.annotate(
-                clipped(point.run, 24), dot, offset, textcoords="offset points", ha=ha, va=va, color=INK
-            )
+                clipped(point.run, 24), (point.latency["median"], 100 * point.accuracy), offset,
+                textcoords="offset points", ha=ha, va=va, color=INK,
+            )  # fmt: skip
             text.set_in_layout(False)
             box = text.get_window_extent()
-            inside = axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1
+            inside = axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1 and axes.bbox.y0 <= box.y0
             if inside and not any(box.overlaps(other) for other in taken):
                 taken.append(box)
                 break
