@@ -8,7 +8,7 @@ from report.read import STEPS
 from report.svg import ACCENT, INK, MUTED, RULE, STYLE, figure, inline
 from trt_bench.report import milliseconds
 
-WIDTH = 6.2  # inches
+WIDTH = 5.2  # inches; on a phone, letters are then as large as drawn
 MOST_CELLS = 1500  # of the gates' chart; above that, only some of the epochs are drawn
 MOST_POINTS = 400  # of a distribution
 

@@ -1,4 +1,7 @@
-"""The index of several runs: accuracy, latency and depth of each, and which are beaten by none of the others."""
+"""The index of several runs: accuracy, latency and depth of each, and which are beaten by none of the others.
+
+Only what was measured alike is compared: the same data, runtime, device, batch and precision.
+"""
 
 import os
 from dataclasses import dataclass
@@ -6,11 +9,20 @@ from pathlib import Path
 
 import matplotlib
 from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.transforms import Bbox
 
-from report.page import templates
+from report.page import clipped, templates
 from report.read import Run
 from report.svg import ACCENT, INK, MUTED, STYLE, figure, inline
 from trt_bench.report import TITLES, milliseconds
+
+DOT = 5  # half a dot, in the points of the figure
+SIDES = [
+    ((across, 8 * up), side, {-1: "top", 0: "center", 1: "bottom"}[up])
+    for up in (-1, 1, 0)
+    for across, side in ([(0, "center"), (-4, "left"), (4, "right")] if up else [(9, "left"), (-9, "right")])
+]  # of a dot, where its label may stand: the offset in points, and how the text is aligned to it
 
 
 @dataclass(frozen=True)
@@ -19,7 +31,7 @@ class Point:
 
     run: str
     network: str
-    where: str  # runtime, device, batch, precision
+    where: str  # what has to be alike for a comparison: data, runtime, device, batch, precision
     depth: int | None
     accuracy: float | None
     latency: dict  # as in a bench.json
@@ -68,7 +80,7 @@ def _points(run: Run, folder: Path) -> list[Point]:
         network = model.get("network", {})
         accuracy = network.get("accuracy") if model["accuracy"] is None else model["accuracy"]
         batch, device = model["batch"], run.bench["device"].get("name", "?")
-        where = f"{TITLES[run.bench['runtime']]} on {device}, batch {batch}, {model['precision']}"
+        where = f"{_data(run)}: {TITLES[run.bench['runtime']]} on {device}, batch {batch}, {model['precision']}"
         comparisons = run.bench.get("comparisons") or [run.bench["comparison"]]
         comparison = next(
             (
@@ -85,6 +97,14 @@ def _points(run: Run, folder: Path) -> list[Point]:
     return found
 
 
+def _data(run: Run) -> str:
+    """What a run's accuracies are of. Only the folder's name: the same images lie elsewhere on other machines."""
+    pretrain = run.config["stages"].get("pretrain") if run.config else None
+    name = Path(str(pretrain["settings"].get("data", ""))).name if pretrain else ""
+    images = run.bench["settings"].get("images")
+    return (name or "unknown data") + (f", {images} test images" if images else "")
+
+
 def _link(run: Run, folder: Path) -> str:
     return Path(os.path.relpath(run.folder / "report.html", folder)).as_posix()
 
@@ -96,7 +116,7 @@ def _chart(points: list[Point], name: str) -> Markup | None:
         return None
     titles = {}
     with matplotlib.rc_context(STYLE):
-        drawn = figure(7.6, 3.4)
+        drawn = figure(7.2, 3.4)
         by_latency, by_depth = drawn.subplots(1, 2, sharey=True, width_ratios=[3, 2])
         for number, point in enumerate(shown):
             folded = point.comparison is not None
@@ -111,9 +131,6 @@ def _chart(points: list[Point], name: str) -> Markup | None:
                     [x], [y], "o", color=color, markerfacecolor=color if folded else "none", markersize=8, gid=gid
                 )
                 titles[gid] = point.title
-                if folded and len(shown) <= 24:
-                    label = f"{point.run[:20]}" if axes is by_latency else ""
-                    axes.annotate(label, (x, y), (0, -9), textcoords="offset points", ha="center", va="top", color=INK)
         front = sorted(best(shown), key=lambda point: point.latency["median"])
         line = [(point.latency["median"], 100 * point.accuracy) for point in front]
         by_latency.plot(*zip(*line, strict=True), color=ACCENT, linewidth=1, alpha=0.5, zorder=1) if line else None
@@ -124,4 +141,26 @@ def _chart(points: list[Point], name: str) -> Markup | None:
         by_depth.margins(x=0.1)
         for axes in (by_latency, by_depth):
             axes.tick_params(length=0)
+        by_latency.set_ylim(top=min(by_latency.get_ylim()[1], 100.5))
+        _label(by_latency, shown)
         return inline(drawn, name, "accuracy of each run against its latency and its depth", titles)
+
+
+def _label(axes: Axes, points: list[Point]) -> None:
+    """Write the runs beside their dots, as far as there is room: no name covers a dot, an interval or another name."""
+    axes.figure.draw_without_rendering()  # only then is it known where the dots are
+    ends = [[(value, 100 * point.accuracy) for value in point.latency["ci95"]] for point in points]
+    taken = [Bbox(axes.transData.transform(pair)).padded(DOT) for pair in ends]
+    for point in points:
+        for offset, ha, va in SIDES if point.comparison else ():
+            text = axes.annotate(
+                clipped(point.run, 24), (point.latency["median"], 100 * point.accuracy), offset,
+                textcoords="offset points", ha=ha, va=va, color=INK,
+            )  # fmt: skip
+            text.set_in_layout(False)
+            box = text.get_window_extent()
+            inside = axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1 and axes.bbox.y0 <= box.y0
+            if inside and not any(box.overlaps(other) for other in taken):
+                taken.append(box)
+                break
+            text.remove()

@@ -89,7 +89,7 @@ def why(run: Run) -> str:
         return ""
     before, after = run.fold["cost"]["original"], run.fold["cost"]["folded"]
     depth, macs = before["depth"] - after["depth"], after["macs"] / before["macs"]
-    less = f"It has {depth} weighted layer{'s' * (depth != 1)} less on its longest path and {macs:.2f} times the MACs"
+    less = f"It has {depth} fewer weighted layer{'s' * (depth != 1)} on its longest path and {macs:.2f} times the MACs"
     if run.bench["comparison"]["verdict"] == "slower":
         return (
             f"{less}. On this device that is no gain: keep the original here, or plan by measured latency, which folds "

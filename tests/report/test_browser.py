@@ -60,6 +60,12 @@ def test_it_opens_complete_and_quiet(visit, written, width, scheme):
     assert tab.complaints == []
 
 
+def test_charts_fit_a_phone(visit, written):
+    tab = visit(written, 390)
+    charts = tab.locator("figure svg").all()
+    assert len(charts) >= 3 and all(chart.bounding_box()["width"] <= 390 - 2 * 16 for chart in charts)
+
+
 def test_charts_follow_light_and_dark(visit, written):
     script = "getComputedStyle(document.querySelector('#accuracy svg text')).fill"
     light, dark = (visit(written, scheme=scheme).evaluate(script) for scheme in ("light", "dark"))

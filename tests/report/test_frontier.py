@@ -1,7 +1,8 @@
+import json
 import re
 
 from report import frontier, read
-from tests.report.conftest import Page, bench_json, write
+from tests.report.conftest import Page, bench_json, config_json, write
 
 
 def index(folder, **runs) -> str:
@@ -45,6 +46,26 @@ def test_only_what_was_measured_alike_is_compared(tmp_path):
     assert (
         "ONNX Runtime on EPYC, batch 1, fp32" in found.text and "ONNX Runtime on a board, batch 1, fp32" in found.text
     )
+
+
+def test_accuracies_on_other_data_are_not_compared(tmp_path):
+    other = write(tmp_path / "other")
+    config = config_json()
+    config["stages"]["pretrain"]["settings"]["data"] = "/somewhere/cifar10"
+    (other / "config.json").write_text(json.dumps(config))
+    bare = write(tmp_path / "bare")
+    (bare / "config.json").unlink()
+    runs = [read.run(folder) for folder in (write(tmp_path / "one"), other, bare)]
+    found = Page(frontier.render(runs, tmp_path))
+    assert [given["class"] for tag, given in found.tags if tag == "section"] == ["group"] * 3
+    assert all(f"{data}: ONNX Runtime" in found.text for data in ("digits", "cifar10", "unknown data"))
+
+
+def test_runs_that_are_alike_keep_their_names_apart(tmp_path):
+    html = index(tmp_path, **{f"run-{number:02}": bench_json(folded=1 + number / 1000) for number in range(12)})
+    labels = re.findall(r">(run-\d\d)</text>", html)
+    assert 0 < len(labels) < 12  # one over another, nobody could read them; the pointer still finds all
+    assert len(set(re.findall(r"<title>(run-\d\d), folded", html))) == 12
 
 
 def test_links_lead_to_the_pages_of_the_runs(tmp_path):

@@ -105,6 +105,7 @@ def test_names_are_text_whatever_is_in_them(tmp_path):
         ("bench.json", "precision", "make export trt-bench"),
         ("bench.json", "headline", "make export trt-bench"),
         ("folded.onnx", "folded", "make export"),
+        ("config.json", "commands", "make pretrain"),
     ],
 )
 def test_what_is_missing_is_said_with_the_command_that_makes_it(folder, missing, section, command):
@@ -129,10 +130,71 @@ def test_a_damaged_file_is_named(folder, name, content):
         page.render(read.run(folder))
 
 
-@pytest.mark.parametrize("change", [{"cost": {}}, {"folded": [{}]}, {"skipped": "all"}, {"accuracy": {"folded": "1"}}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"cost": {}},
+        {"folded": [{}]},
+        {"skipped": "all"},
+        {"accuracy": {"folded": "1"}},
+        {"model": None},
+        {"agreement": {"same": 1}},
+    ],
+)
 def test_a_fold_json_that_lacks_something_is_named(tmp_path, change):
     with pytest.raises(InputError, match=r"fold\.json: damaged"):
         read.run(write(tmp_path / "run", fold={**fold_json(), **change}))
+
+
+@pytest.mark.parametrize(
+    ("name", "sections", "command"),
+    [
+        ("fold.json", ["folded", "accuracy", "layers"], "fold"),
+        ("bench.json", ["headline", "latency", "prediction", "precision", "device"], "trt-bench"),
+        ("config.json", ["commands"], "pretrain"),
+    ],
+)
+def test_a_file_of_another_schema_is_said_where_it_is_missed(folder, name, sections, command):
+    (folder / name).write_text(json.dumps({"schema": 7, "all else": "unknown"}))
+    html = page.render(read.run(folder))
+    assert Page(html).sections() == SECTIONS
+    for section in sections:
+        part = html[html.index(f'id="{section}"') :].partition("</section>")[0]
+        assert f"{name} is of schema 7, and this report reads schema 1: <code>make " in part
+        assert f"{command} RUN={folder}</code> makes it again" in part
+    assert ("No verdict" in html) == (name == "bench.json")
+
+
+def test_half_a_metrics_file_is_shown_and_said(folder):
+    whole = (folder / "metrics.csv").read_text()
+    (folder / "metrics.csv").write_text(whole[: whole.index("0.953") + 3])  # reads 0.9, which is not what was meant
+    run = read.run(folder)
+    assert [epoch["gates"] for epoch in run.epochs] == [{"block.relu": 0.125}]
+    assert "metrics.csv is cut off, and its last row is left out" in rendered(folder).text
+
+
+def test_a_network_in_which_nothing_folds(tmp_path):
+    text = rendered(write(tmp_path / "run", fold={**fold_json(), "folded": []})).text
+    assert "no two layers could become one" in text and "flatten is not linear" in text
+    assert "make fold" not in text
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"profile": {"note": "slow"}},
+        {"profile": {"note": "slow", "modules": {"stem": None}}},
+        {"engine": {"strongly_typed": True}},
+        {"engine": {"strongly_typed": True, "engine_bytes": 1, "layers_by_precision": "fp16"}},
+        {"network": {"depth": "deep"}},
+        {"batch": 3},
+    ],
+)
+def test_a_bench_json_that_lacks_something_is_named(tmp_path, change):
+    bench = bench_json()
+    bench["models"][1] |= change
+    with pytest.raises(InputError, match=r"bench\.json: damaged"):
+        read.run(write(tmp_path / "run", bench=bench))
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
@@ -192,6 +254,6 @@ def test_a_long_run_of_a_deep_network_stays_small(tmp_path):
     folder = write(tmp_path / "run", bench=bench_json(samples=20_000))
     names = [f"layer{number // 9}.{number % 9}.relu" for number in range(54)]
     rows = [f"prefold,{epoch},0.9,20," + ",".join(["0.5"] * len(names)) for epoch in range(1, 201)]
-    (folder / "metrics.csv").write_text("\n".join([f"stage,epoch,accuracy,depth,{','.join(names)}", *rows]))
+    (folder / "metrics.csv").write_text("\n".join([f"stage,epoch,accuracy,depth,{','.join(names)}", *rows, ""]))
     html = page.render(read.run(folder))
     assert len(html) < 2e6 and "Of 200 epochs 27 are shown" in html
