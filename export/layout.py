@@ -90,7 +90,7 @@ def _cuts(node: gs.Node) -> dict[int, tuple[int, int, int]] | None:
     """(start, end, step) of each axis that a Slice cuts; None where that is computed."""
     shape = known_shape(node.inputs[0])
     values = [constant(node, index) for index in range(1, 5)]
-    if shape is None or any(x is None and (index < 2 or has_input(node, index + 1)) for index, x in enumerate(values)):
+    if not shape or any(x is None and (index < 2 or has_input(node, index + 1)) for index, x in enumerate(values)):
         return None
     starts, ends, axes, steps = values
     axes = range(len(starts)) if axes is None else axes

@@ -3,7 +3,7 @@
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from export.graph import constant, has_input, known_shape
+from export.graph import constant, has_input, known_shape, replace
 
 _COMPUTED = {"Shape", "Slice", "Gather", "Concat", "Squeeze", "Unsqueeze", "Cast"}
 
@@ -18,13 +18,10 @@ def fold_shapes(graph: gs.Graph) -> int:
         values = _values(result)
         if values is None or any(isinstance(n, str) for n in values) or result.dtype != np.int64:
             continue
-        axes = 0 if _is_scalar(result) else 1
-        stored = gs.Constant(f"{result.name}_known", np.array(values, np.int64).reshape([-1] * axes))
+        stored = gs.Constant(f"{result.name}_known", np.array(values, np.int64).reshape([len(values)] * _rank(result)))
         for reader in list(result.outputs):
-            for index, tensor in enumerate(reader.inputs):
-                if tensor is result:
-                    reader.inputs[index] = stored
-                    rewrites += 1
+            replace(reader.inputs, result, stored)
+            rewrites += 1
     return rewrites
 
 
@@ -46,9 +43,10 @@ def fix_reshapes(graph: gs.Graph) -> int:
 
 def _values(tensor: gs.Tensor) -> list[int | str] | None:
     """The elements of a scalar or vector of sizes, a name for the size of an open axis; None where it is no such."""
+    if _rank(tensor) not in (0, 1):
+        return None
     if isinstance(tensor, gs.Constant):
-        fits = tensor.values.ndim <= 1 and tensor.values.dtype == np.int64
-        return tensor.values.reshape(-1).tolist() if fits else None
+        return tensor.values.reshape(-1).tolist() if tensor.values.dtype == np.int64 else None
     if len(tensor.inputs) != 1:
         return None
     [node] = tensor.inputs
@@ -57,7 +55,7 @@ def _values(tensor: gs.Tensor) -> list[int | str] | None:
         return None if shape is None else shape[node.attrs.get("start", 0) : node.attrs.get("end", len(shape))]
     if node.op == "Concat":
         parts = [_values(x) for x in node.inputs]
-        return None if None in parts or any(map(_is_scalar, node.inputs)) else [n for part in parts for n in part]
+        return None if None in parts else [n for part in parts for n in part]
     if node.op not in _COMPUTED or (values := _values(node.inputs[0])) is None:
         return None
     if node.op == "Slice":
@@ -67,13 +65,11 @@ def _values(tensor: gs.Tensor) -> list[int | str] | None:
         return values[int(start[0]) : int(end[0]) : 1 if step is None else int(step[0])]
     if node.op == "Gather":
         places = constant(node, 1)
-        fits = places is not None and places.ndim <= 1 and not _is_scalar(node.inputs[0])
-        return [values[place] for place in places.reshape(-1)] if fits else None
+        known = places is not None and all(-len(values) <= place < len(values) for place in places.reshape(-1))
+        return [values[place] for place in places.reshape(-1)] if known else None
     return values if node.op != "Cast" or tensor.dtype == np.int64 else None
 
 
-def _is_scalar(tensor: gs.Tensor) -> bool:
-    """Whether a tensor of `_values` has no axis; one of unknown shape counts as having none, which is refused."""
-    if isinstance(tensor, gs.Constant):
-        return tensor.values.ndim == 0
-    return tensor.shape is None or len(tensor.shape) == 0
+def _rank(tensor: gs.Tensor) -> int | None:
+    """The number of axes of ``tensor``; None where it is not known."""
+    return None if tensor.shape is None else len(tensor.shape)

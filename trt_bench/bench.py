@@ -14,7 +14,7 @@ from trt_bench.runtimes import Loaded, Options
 
 Progress = Callable[[str], None]
 # How often a network is loaded while it is timed on a CPU, where its place in memory counts: an unlucky one of several
-# does not decide. On a GPU, loading takes long and changes nothing.
+# does not decide. On a GPU it is loaded once: loading takes long there.
 LOADS = 3
 
 

@@ -114,3 +114,18 @@ def test_one_axis_of_a_shape(axis, left):
     constants = {"axis": np.array(axis, np.int64)}
     expected = {"Mul": 1} if not left else left | {"Cast": 1, "Mul": 1}
     assert simplified(make(nodes, ["y"], constants)) == expected
+
+
+@pytest.mark.parametrize("inferred", [True, False])
+def test_sizes_keep_their_axes(inferred):
+    nodes = [
+        helper.make_node("Shape", ["x"], ["s"]),
+        helper.make_node("Slice", ["s", "one", "three"], ["sizes"]),
+        helper.make_node("Unsqueeze", ["sizes", "zero"], ["row"]),
+        helper.make_node("Concat", ["row", "row"], ["both"], axis=0),
+        helper.make_node("Cast", ["both"], ["y"], to=TensorProto.FLOAT),
+    ]
+    model = make(nodes, ["y"], ints(zero=[0], one=[1], three=[3]))
+    if not inferred:
+        del model.graph.value_info[:]
+    simplified(model)  # holds the shape of the result to that of the original, [2, 2]

@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from tests.fold.conftest import one_thread  # noqa: F401, it is used by all tests here
+from train.models import build
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +23,11 @@ def images(tmp_path_factory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(root.parent / "cache"))
         yield root
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "small.pt"
+    torch.save(build("mobilenetv2-digits", 2, 3).state_dict(), path)
+    return path
