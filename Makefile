@@ -105,8 +105,13 @@ pretrain: $(READY) ## train MODEL on DATA, or take its WEIGHTS
 	@test -z '$(given)' -a -e '$(RUN)/original.safetensors' || \
 	  $(PY) -m train pretrain --run '$(RUN)' --model '$(MODEL)' --data '$(DATA)' $(size) $(weights) $(epochs)
 
-prefold: pretrain ## learn which activations can go, those that save time by LATENCY=FILE; or open those of PLAN=FILE
+prefold: aim pretrain ## learn which activations can go, those that save time by LATENCY=FILE; or open those of PLAN=FILE
 	@$(PY) -m train prefold --run '$(RUN)' $(named) $(epochs) $(lambda) $(aim)
+
+.PHONY: aim
+aim: # before hours of training, not after
+	@for file in '$(LATENCY)' '$(PLAN)'; do test -z "$$file" -o -e "$$file" || \
+	  { echo "error: $$file: no such file; make table writes latency.csv, and make plan plan.txt" >&2; exit 2; }; done
 
 plan: $(READY) ## choose by RUN/latency.csv what to fold: what loses least in BUDGET_MS or at SPEEDUP, else the fastest
 	@$(PY) -m fold plan '$(RUN)' --latency '$(RUN)/latency.csv' $(known) $(budget) \

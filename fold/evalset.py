@@ -46,6 +46,8 @@ def read_evalset(path: str | Path) -> EvalSet:
             if missing:
                 raise InputError(f"{path}: has no {', '.join(missing)}; {_remedy()}")
             arrays = {name: archive[name] for name in _LAYOUT}
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file; `python -m train pretrain` writes eval.npz and calib.npz") from error
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: not a readable .npz archive ({error}); {_remedy()}") from error
     for name, (dtype, rank) in _LAYOUT.items():

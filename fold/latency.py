@@ -14,6 +14,7 @@ from pathlib import Path
 from fold.errors import InputError
 
 _COLUMNS = ("st", "end", "time", "stdev")
+_MISSING = "{}: no such file; measure it, with `make table`"
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,10 @@ def require(path: str | Path, **wanted: object) -> None:
         document = json.loads(sidecar.read_text(encoding="utf-8"))
         measured = {**document.get("settings", {}), "device": document["device"]["name"]}
     except FileNotFoundError as error:
+        if not Path(path).exists():
+            raise InputError(_MISSING.format(path)) from error
         asked = " and ".join(f"--{name}" for name in wanted)
-        raise InputError(f"{sidecar}: no such file, which {asked} asks for; bring it along with {path}") from error
+        raise InputError(f"{sidecar}: no such file, needed for {asked}; bring it along with {path}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{sidecar}: damaged; bring it along with {path} again, or measure again") from error
     for name, value in wanted.items():
@@ -163,6 +166,8 @@ def _records(path: str | Path) -> list[tuple[int, dict[str, str]]]:
                     f"{path}: has no column {', '.join(missing)}; a latency table has {','.join(_COLUMNS)}"
                 )
             return [(reader.line_num, fields) for fields in reader]
+    except FileNotFoundError as error:
+        raise InputError(_MISSING.format(path)) from error
     except (csv.Error, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not a CSV file ({error}); give a latency table, from `make table`") from error
 

@@ -38,3 +38,12 @@ def test_a_run_that_has_its_network_needs_not_be_told_of_it_again(tmp_path):
 def test_report_is_of_one_run_or_of_several():
     assert commands("report", "RUN=r")[-1].endswith("-m report 'r'")
     assert commands("report", "RUNS=r s")[-1].endswith("-m report r s -o frontier.html")
+
+
+def test_a_plan_that_is_not_there_is_said_before_anything_is_trained(tmp_path):
+    given = ["make", "--no-print-directory", "aim", f"PLAN={tmp_path / 'plan.txt'}", "LATENCY=Makefile"]
+    run = subprocess.run(given, cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 2 and run.stderr.startswith(f"error: {tmp_path / 'plan.txt'}: no such file")
+    assert commands("prefold", "RUN=r", "PLAN=p")[0].startswith("for file in '' 'p'")
+    (tmp_path / "plan.txt").touch()
+    assert subprocess.run(given, cwd=ROOT).returncode == 0

@@ -105,7 +105,7 @@ def test_failed_check_leaves_nothing_under_the_name(checkpoint, monkeypatch, tmp
         (["a.safetensors", "b.safetensors", "-o", "one.onnx"], "one.onnx is one file for 2 networks"),
         (["a.safetensors", "-o", __file__], "neither a folder nor"),
         (["a.safetensors", "--opset", "new"], "--opset"),
-        (["a.safetensors", "--data", "no/such/eval.npz"], "no/such/eval.npz: No such file"),
+        (["a.safetensors", "--data", "no/such/eval.npz"], "no/such/eval.npz: no such file"),
         (["--frobnicate"], "--help"),
     ],
 )

@@ -109,7 +109,7 @@ def test_a_table_measured_otherwise_is_refused(tmp_path, capsys, option, other):
     path.write_text(GOOD)
     arguments = ("--latency", path, "--optimal", tmp_path / "optimal.csv")
     assert call(*arguments, f"--{option}", other) == 2
-    assert f"no such file, which --{option} asks for" in capsys.readouterr().err
+    assert f"no such file, needed for --{option}" in capsys.readouterr().err
     here = {"device": "AMD EPYC", "batch": 1, "precision": "fp32"}
     settings = {"batch": here["batch"], "precision": here["precision"]}
     path.with_suffix(".json").write_text(json.dumps({"device": {"name": here["device"]}, "settings": settings}))
@@ -130,3 +130,10 @@ def test_missing_files_and_options(tmp_path, capsys):
     assert call("--latency", tmp_path / "none.csv", "--optimal", tmp_path / "optimal.csv") == 2
     assert call("--latency", tmp_path / "none.csv") == 2
     assert len(capsys.readouterr().err.splitlines()) == 2
+
+
+@pytest.mark.parametrize("option", [(), ("--batch", "1")])
+def test_a_table_that_is_not_there(tmp_path, capsys, option):
+    table = tmp_path / "latency.csv"
+    assert call("--latency", table, "--optimal", tmp_path / "optimal.csv", *option) == 2
+    assert capsys.readouterr().err == f"error: {table}: no such file; measure it, with `make table`\n"
