@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations, count
 
 from torch import Tensor, fx, nn
 
+from fold.added import add, addition
 from fold.cost import MAX_GROWTH
 from fold.folding import Merge, describe_region
 from fold.graph import is_activation
@@ -26,6 +27,7 @@ class Candidate:
 
     ``occupies`` are numbers of layers and activations; candidates that share one exclude each other. ``merged`` and
     ``apart`` name the segments whose times to compare: the span around these layers with and without the merge.
+    ``added`` is empty, or says which activation comes to stand behind the merged layer (`fold.added`).
     """
 
     merge: Merge
@@ -33,13 +35,23 @@ class Candidate:
     merged: str
     apart: str
     input_shape: tuple[int, ...]
+    added: tuple[str, ...] = ()
+
+    @property
+    def changes(self) -> tuple[str, ...]:
+        """The activations that go, and what is added: what `fold.checkpoint.remove` takes."""
+        return (*self.merge.activations, *self.added)
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """All candidates of a network, ``whole``, the name of the segment that is all of it, and its ``activations``."""
+    """All candidates of a network, ``whole``, the name of the segment that is all of it, and its ``activations``.
+
+    ``adding`` has a second candidate for those of ``found`` whose merged layer no activation follows: with one.
+    """
 
     found: list[Candidate]
+    adding: list[Candidate]
     whole: str
     input_shape: tuple[int, ...]
     activations: int
@@ -61,35 +73,44 @@ def segments(
 ) -> Iterator[tuple[str, nn.Module, tuple[int, ...]]]:
     """What to measure for a plan: (name, module, shape of its input without the batch), the same work only once.
 
-    Names are "st,end" for a merged layer in place of the layers st + 1 to end, and "apart st,end" for layers as they
-    are in the network, of which "apart 0,N" is all of it. Arguments and errors as of `candidates`.
+    Names are "st,end" for a merged layer in place of the layers st + 1 to end, "active st,end" for one with an
+    activation added behind it, and "apart st,end" for layers as they are in the network, of which "apart 0,N" is all
+    of it. Arguments and errors as of `candidates`.
     """
-    for name, (span, removed) in _survey(trace(model, example, share_weights=True), max_growth)[1].items():
-        yield name, span.module() if removed is None else span.folded(removed), span.input_shape
+    for name, (span, removed, added) in _survey(trace(model, example, share_weights=True), max_growth)[1].items():
+        yield name, span.module() if removed is None else span.folded(removed, added), span.input_shape
 
 
-def merges_of(model: nn.Module, example: Tensor, activations: Collection[str]) -> set[tuple[str, ...]]:
-    """The layers of each merge that removing ``activations`` allows; arguments and errors as of `candidates`."""
-    traced = trace(model, example, share_weights=True)
-    removed = [node for node in traced.graph.nodes if is_activation(node) and node.target in activations]
+def merges_of(model: nn.Module, example: Tensor, changes: Collection[str]) -> set[tuple[str, ...]]:
+    """The layers of each merge that ``changes`` allow: activations that go, and additions.
+
+    Arguments and errors as of `candidates` and `fold.added.add`.
+    """
+    traced = add(trace(model, example, share_weights=True), changes)
+    removed = [node for node in traced.graph.nodes if is_activation(node) and node.target in changes]
     regions, _ = find_regions(traced, removed, any_padding=True)
     return {tuple(node.target for node in region.layers) for region in regions if region.removed}
 
 
-_Segments = dict[str, tuple[Span, "tuple[fx.Node, ...] | None"]]
+_Segments = dict[str, tuple[Span, "tuple[fx.Node, ...] | None", tuple[fx.Node, ...]]]
 
 
 def _survey(traced: fx.GraphModule, max_growth: float) -> tuple[Candidates, _Segments]:
     spans, names = Spans(traced), _Names(traced)
     whole = spans.whole()
     of_network = names.apart(whole)
-    found = []
+    linear = _read_linearly(traced)
+    found, adding = [], []
     for region, occupies in _regions(traced, max_growth):
         span = spans.around(region)
         segments = (names.merged(region, span), names.apart(span))
         found.append(Candidate(describe_region(region), occupies, *segments, span.input_shape))
+        if region.output in linear:
+            added = (region.output, region.removed[-1])
+            merged = names.merged(region, span, added)
+            adding.append(replace(found[-1], merged=merged, added=(addition(*added),)))
     activations = sum(is_activation(node) for node in traced.graph.nodes)
-    return Candidates(found, of_network, whole.input_shape, activations), names.segments
+    return Candidates(found, adding, of_network, whole.input_shape, activations), names.segments
 
 
 class _Names:
@@ -103,19 +124,35 @@ class _Names:
     def apart(self, span: Span) -> str:
         return self._name("apart ", span.nodes, span, None)
 
-    def merged(self, region: Region, span: Span) -> str:
-        return self._name("", region.layers, span, region.removed)
+    def merged(self, region: Region, span: Span, added: tuple[fx.Node, ...] = ()) -> str:
+        return self._name("active " if added else "", region.layers, span, region.removed, added)
 
-    def _name(self, prefix: str, nodes: Collection[fx.Node], span: Span, removed: tuple[fx.Node, ...] | None) -> str:
-        signature = (prefix, span.signature(removed or ()))
+    def _name(
+        self,
+        prefix: str,
+        nodes: Collection[fx.Node],
+        span: Span,
+        removed: tuple[fx.Node, ...] | None,
+        added: tuple[fx.Node, ...] = (),
+    ) -> str:
+        signature = (prefix, span.signature(removed or (), added))
         if signature not in self._known:
             numbers = [i for i, layer in enumerate(self._layers) if layer in nodes]
             name = f"{prefix}{numbers[0]},{numbers[-1] + 1}"
             taken = sum(other.partition(" also ")[0] == name for other in self.segments)
             name += f" also {taken}" if taken else ""
             self._known[signature] = name
-            self.segments[name] = (span, removed)
+            self.segments[name] = (span, removed, added)
         return self._known[signature]
+
+
+def _read_linearly(traced: fx.GraphModule) -> set[fx.Node]:
+    """The values that reach weighted layers before they reach an activation or the end of the network."""
+    found: set[fx.Node] = set()
+    for node in reversed(traced.graph.nodes):
+        if node.users and all(is_weighted(user) or (user in found and not is_activation(user)) for user in node.users):
+            found.add(node)
+    return found
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ A recipe says how to get from nothing to the network whose weights are in the fi
     stage        "original", "prefold", "finetuned" or "folded"; also the key of this network's own accuracy
     model        {"spec": "train.models:resnet20", "arguments": {...}}
     input_shape  [C, H, W] of one image
-    removed      activations that are gone                          (finetuned, folded)
+    removed      activations that are gone, and additions (`fold.added`)  (finetuned, folded)
     hoisted      the layers of each region whose padding was hoisted  (finetuned, folded)
     folded       {merged layer: [layers that it replaces]}           (folded)
     accuracy     {stage: fraction of test images classified right}
@@ -25,6 +25,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, fx, nn
 
+from fold.added import add, is_addition
 from fold.errors import InputError
 from fold.files import atomic_path
 from fold.graph import is_activation
@@ -108,10 +109,14 @@ def replay(recipe: dict, named: str | None = None) -> nn.Module:
 def remove(traced: fx.GraphModule, names: list[str]) -> fx.GraphModule:
     """Replace the activations called ``names`` by identities that are marked as removed, in place; returns ``traced``.
 
-    Raises InputError for a name that is no activation of the network.
+    The additions among ``names`` (`fold.added`) are carried out before. Raises InputError for a name that is no
+    activation of the network, and as `fold.added.add` does.
     """
+    add(traced, names)
     activations = {node.target for node in traced.graph.nodes if is_activation(node)}
     for name in names:
+        if is_addition(name):
+            continue
         if name not in activations:
             raise InputError(f"activation {name!r} is not in the network; its activations: {', '.join(activations)}")
         traced.set_submodule(name, removed_activation())

@@ -2,6 +2,7 @@
 
 importance.csv has a row for each candidate: its ``activations``, separated by spaces, and what it ``loses``, 0 or more,
 in the unit that the second column's name says. Candidates are taken to lose independently: a plan loses the sum.
+Candidates with an addition (`fold.added`) have a row only where they were trained, since only training can use one.
 """
 
 from __future__ import annotations
@@ -29,28 +30,31 @@ if TYPE_CHECKING:
     from fold.candidates import Candidate
 
 _BATCH = 250
-Set = tuple[str, ...]  # activations of one candidate
+Set = tuple[str, ...]  # the activations of one candidate, and what it adds
 
 
-def reader(path: Path | None) -> tuple[Callable[[Candidate], float], str]:
-    """A function that says what a candidate loses, and the unit; without a file each activation counts 1.
+def reader(path: Path | None) -> tuple[Callable[[Candidate], float], str, Callable[[Candidate], bool]]:
+    """A function that says what a candidate loses, the unit, and one that says whether the file has the candidate.
 
-    Raises InputError, as the function does where the file lacks a candidate.
+    Without a file each activation that goes counts 1. Raises InputError, as the first function does where the file
+    lacks a candidate.
     """
     if path is None:
-        return lambda candidate: float(len(candidate.merge.activations)), "activations"
+        return lambda candidate: float(len(candidate.merge.activations)), "activations", lambda candidate: False
     losses, unit = read(path)
 
     def loses(candidate: Candidate) -> float:
-        activations = frozenset(candidate.merge.activations)
-        if activations not in losses:
+        if not has(candidate):
             raise InputError(
-                f"{path}: has no row for {' '.join(sorted(activations))}; write it again, with "
+                f"{path}: has no row for {' '.join(sorted(candidate.changes))}; write it again, with "
                 "`python -m fold importance` or `python -m train probe`"
             )
-        return losses[activations]
+        return losses[frozenset(candidate.changes)]
 
-    return loses, unit
+    def has(candidate: Candidate) -> bool:
+        return frozenset(candidate.changes) in losses
+
+    return loses, unit, has
 
 
 def read(path: Path) -> tuple[dict[frozenset[str], float], str]:

@@ -76,19 +76,19 @@ def plan(options: argparse.Namespace) -> None:
     if folder is None:
         raise InputError(f"{options.network}: is no run folder to write to; give one with -o DIR")
     timings = read_timings(options.latency)
-    loses, unit = importance.reader(options.importance)
+    loses, unit, has = importance.reader(options.importance)
     model, shape = open_network(options.network, options.input, options.model)
     example = torch.zeros(1, *shape)
     found = candidates(model, example)
     whole = timings.of(found.whole, found.input_shape)
-    offered = offers(found.found, timings, loses)
+    offered = offers([*found.found, *filter(has, found.adding)], timings, loses)
     best = frontier(whole.time, [Gain(offer.candidate.occupies, offer.saves, offer.loses) for offer in offered])
     budget = whole.time / options.speedup if options.speedup else options.budget_ms
     chosen = Plan(whole, [offered[i] for i in best.chosen(_number(best, budget, whole.time))])
-    _warn(merges_of(model, example, chosen.removed), chosen)
+    _warn(merges_of(model, example, chosen.changes), chosen)
     text = plan_report.as_text(chosen, timings, found.activations, unit, budget)
     write_json(folder / "plan.json", plan_report.as_json(chosen, timings, options.network, unit, budget))
-    write_text(folder / "plan.txt", "".join(f"{name}\n" for name in chosen.removed))
+    write_text(folder / "plan.txt", "".join(f"{name}\n" for name in chosen.changes))
     plan_report.draw(folder / "plan.png", best, chosen, unit, budget)
     print(f"{text}\nwrote {folder / 'plan.json'}, plan.txt and plan.png")
     if chosen.chosen:

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from fold.added import is_addition
 from fold.files import atomic_path
 from fold.frontier import Frontier
 from fold.latency import Timing, Timings
@@ -38,9 +39,9 @@ class Plan:
         return sum(offer.loses for offer in self.chosen)
 
     @property
-    def removed(self) -> list[str]:
-        """The activations that go."""
-        return [name for offer in self.chosen for name in offer.candidate.merge.activations]
+    def changes(self) -> list[str]:
+        """The activations that go, and what is added (`fold.added`)."""
+        return [change for offer in self.chosen for change in offer.candidate.changes]
 
 
 def as_json(plan: Plan, timings: Timings, network: str, importance: str, budget: float | None) -> dict:
@@ -57,11 +58,11 @@ def as_json(plan: Plan, timings: Timings, network: str, importance: str, budget:
         "speedup": plan.whole.time / plan.time,
         "importance": importance,
         "importance_lost": plan.loses,
-        "removed": plan.removed,
+        "removed": plan.changes,
         "merges": [
             {
                 "layers": list(offer.candidate.merge.layers),
-                "activations": list(offer.candidate.merge.activations),
+                "activations": list(offer.candidate.changes),
                 "kernel": list(offer.candidate.merge.kernel),
                 "segments": {"apart": offer.candidate.apart, "merged": offer.candidate.merged},
                 "saves_ms": offer.saves,
@@ -82,7 +83,7 @@ def as_text(plan: Plan, timings: Timings, activations: int, importance: str, bud
         rows.append(
             [
                 scope.rstrip("."),
-                listed(merge.layers, scope, " + "),
+                listed(merge.layers, scope, " + ") + (" + activation" if offer.candidate.added else ""),
                 "x".join(map(str, merge.kernel)) or "linear",
                 " => ".join(map(quantity, merge.macs)),
                 f"{offer.apart.time:.4f} => {offer.merged.time:.4f}",
@@ -90,7 +91,8 @@ def as_text(plan: Plan, timings: Timings, activations: int, importance: str, bud
                 f"{offer.loses:.3g}",
             ]
         )
-    left, speedup = activations - len(plan.removed), plan.whole.time / plan.time
+    left = activations - sum(-1 if is_addition(change) else 1 for change in plan.changes)
+    speedup = plan.whole.time / plan.time
     after = [
         ["network", "activations", "predicted ms", "speed-up"],
         ["original", str(activations), f"{plan.whole.time:.4f} +- {plan.whole.error:.4f}", "-"],

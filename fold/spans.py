@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import fx, nn
 
+from fold.added import add, addition
 from fold.checkpoint import remove
 from fold.errors import InputError
 from fold.graph import is_activation, module_of
@@ -34,8 +35,9 @@ class Span:
         """Of one image, without the batch."""
         return self.start.meta["shape"][1:]
 
-    def signature(self, removed: tuple[fx.Node, ...] = ()) -> tuple:
-        """The same for spans that do the same with tensors of the same shapes, whatever their weights are."""
+    def signature(self, removed: tuple[fx.Node, ...] = (), added: tuple[fx.Node, ...] = ()) -> tuple:
+        """The same for spans that do the same, `folded` or as they are, with tensors of the same shapes, whatever their
+        weights are."""
         number = {node: i for i, node in enumerate((self.start, *self.nodes))}
 
         def argument(x: fx.Node) -> object:
@@ -44,6 +46,7 @@ class Span:
         return self.input_shape, tuple(
             (
                 node in removed,
+                node in added,
                 repr(module_of(node)) if node.op == "call_module" else str(node.target),
                 repr(fx.node.map_arg((node.args, node.kwargs), argument)),
             )
@@ -59,13 +62,15 @@ class Span:
         graph.output(copies[self.end])
         return fx.GraphModule(self.start.graph.owning_module, graph).eval()
 
-    def folded(self, removed: tuple[fx.Node, ...]) -> nn.Module:
+    def folded(self, removed: tuple[fx.Node, ...], added: tuple[fx.Node, ...] = ()) -> nn.Module:
         """The same with the activations ``removed`` gone, its padding hoisted and its layers merged.
 
+        ``added`` is empty, or a value and the activation of which a copy comes to stand behind it (`fold.added`).
         Only the shapes are merged; the weights are those of a fresh network, since no time depends on them.
         """
         example = torch.zeros(2, *self.input_shape, device="meta")
-        bare = remove(trace(copy.deepcopy(self.module()).to("meta"), example), [node.target for node in removed])
+        module = add(self.module(), [addition(*added)] if added else [])
+        bare = remove(trace(copy.deepcopy(module).to("meta"), example), [node.target for node in removed])
         hoisted = trace(hoist_padding(bare, example)[0], example)
         return _fresh(merge(hoisted, find_regions(hoisted)[0])[0]).eval()
 

@@ -54,7 +54,8 @@ def parser() -> Parser:
     )  # fmt: skip
     aims.add_argument(
         "--remove", type=planned.names, default=[], metavar="NAME,...|FILE",
-        help="learn no gates: open these on a schedule and keep all others closed; 'all' is all that --gate has",
+        help="learn no gates: open these on a schedule and keep all others closed; 'all' is all that --gate has; "
+        "+VALUE=ACTIVATION adds a copy of ACTIVATION behind VALUE",
     )  # fmt: skip
     prefold.add_argument(
         "--gate-lr", type=hyperparameters.positive, default=10.0,

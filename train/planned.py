@@ -1,5 +1,6 @@
 """Planned removal: the gates of given activations are opened on a schedule, not learned; all others stay closed.
 
+An activation that is added (`fold.added`) has a gate too, which goes the other way: it is open first, and closes.
 What is removed is known from the start, so padding is hoisted before training: the network gets used to its new borders
 while the activations fade, and hardening and hoisting change nothing any more.
 """
@@ -8,8 +9,9 @@ import copy
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
+from fold.added import add, is_addition, path_of
 from fold.checkpoint import remove
 from fold.errors import InputError
 from fold.padding import Hoisted, hoist_padding
@@ -34,34 +36,45 @@ def names(text: str) -> list[str]:
     return found
 
 
-def resolve(wanted: Sequence[str], model: nn.Module) -> list[str]:
-    """The gates of ``model`` that ``wanted`` names, in its order; "all" is all of them. Raises InputError."""
+def resolve(wanted: Sequence[str], model: fx.GraphModule) -> list[str]:
+    """The gates of ``model`` that ``wanted`` names, in its order, then the additions that it has; "all" is all gates.
+
+    Raises InputError for other names, and for additions behind no value of ``model`` or of no gated activation.
+    """
     known = gates(model)
     if list(wanted) == ["all"]:
         return list(known)
-    for name in wanted:
+    additions = list(dict.fromkeys(filter(is_addition, wanted)))
+    for name in (change.partition("=")[2] if is_addition(change) else change for change in wanted):
         if name not in known:
             raise InputError(
                 f"--remove {name}: there is no such file or gate; give names out of {', '.join(known)}, or --gate all "
                 "for activations whose removal lets nothing merge"
             )
-    return [name for name in known if name in wanted]
+    add(copy.deepcopy(model), additions)  # raises where there is no such value
+    return [*(name for name in known if name in wanted), *additions]
 
 
 def plan(model: nn.Module, removed: Collection[str], example: Tensor) -> tuple[nn.Module, list[Hoisted]]:
-    """A copy of the gated ``model`` in which only ``removed`` will open: no gate is learned, and the padding of the
-    regions that merge in the end is hoisted already; what was hoisted comes second. The modules keep their names.
+    """A copy of the gated ``model`` in which only ``removed`` will open, and the gates of its additions will close: no
+    gate is learned, and the padding of the regions that merge in the end is hoisted already; what was hoisted comes
+    second. The modules keep their names.
     """
     planned, hoisted = hoist_padding(remove(copy.deepcopy(model), list(removed)), example)
     for name in removed:
-        planned.set_submodule(name, copy.deepcopy(gates(model)[name]))
+        if not is_addition(name):
+            planned.set_submodule(name, copy.deepcopy(gates(model)[name]))
     for gate in gates(planned).values():
         gate.alpha.requires_grad_(False)
+    open_gates(planned, removed, 0.0)
     return planned, hoisted
 
 
 def open_gates(model: nn.Module, removed: Collection[str], alpha: float) -> None:
-    """Set the gates called ``removed`` to ``alpha``."""
+    """Set the gates called ``removed`` to ``alpha``, and those of its additions to ``1 - alpha``."""
     known = gates(model)
     for name in removed:
-        known[name].alpha.data.fill_(alpha)
+        if is_addition(name):
+            known[path_of(name)].alpha.data.fill_(1 - alpha)
+        else:
+            known[name].alpha.data.fill_(alpha)

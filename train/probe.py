@@ -31,7 +31,8 @@ def probe(options: argparse.Namespace) -> None:
     parent = options.run / "original.safetensors"
     model, recipe = checkpoint.load(parent, options.model)
     example = torch.zeros(1, *recipe["input_shape"])
-    found = candidates(model, example).found
+    survey = candidates(model, example)
+    found = [*survey.found, *survey.adding]
     wanted = [o.candidate for o in offers(found, read_timings(options.latency))] if options.latency else found
     if not wanted:
         raise CheckError(f"{parent}: nothing to probe, no merge {'is faster' if found else 'is possible'}")
@@ -42,8 +43,8 @@ def probe(options: argparse.Namespace) -> None:
     path = options.run / "probe" / "losses.csv"
     losses = importance.read(path)[0] if path.exists() else {}
     unit = f"cross entropy after {options.epochs} epochs"
-    folders = {c.merge.activations: path.parent / str(number) for number, c in enumerate(found, start=1)}
-    sets = [(), *(c.merge.activations for c in wanted)]
+    folders = {c.changes: path.parent / str(number) for number, c in enumerate(found, start=1)}
+    sets = [(), *(c.changes for c in wanted)]
     for number, activations in enumerate(sets):
         if frozenset(activations) in losses:
             continue

@@ -135,8 +135,11 @@ def _difference(plan: Plan, name: str, path: str, removed: frozenset[str]) -> st
         return f"{name} does not say which activations were removed; export it from its checkpoint"
     if gone == removed:
         return None
-    what = [f"lacks {_list(gone - removed)}"] if gone - removed else []
-    what += [f"still has {_list(removed - gone)}"] if removed - gone else []
+    # "+VALUE=ACTIVATION" among the names is one that was added: having it is what lacking is for the others
+    lacks = frozenset(name for name in gone ^ removed if (name in gone) != name.startswith("+"))
+    more = (gone ^ removed) - lacks
+    what = [f"lacks {_list(lacks)}"] if lacks else []
+    what += [f"still has {_list(more)}"] if more else []
     return f"{name} is another network than planned: it {' and '.join(what)}"
 
 

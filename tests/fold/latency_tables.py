@@ -30,10 +30,10 @@ def table_of(found, merged: Mapping[tuple[str, ...], float]) -> dict[str, tuple[
     """The segments of ``found`` (`fold.candidates.Candidates`): 10 ms in all, 2 ms each span as it is; merged, 3 ms, or
     what ``merged`` gives for the activations that are gone."""
     times = {found.whole: (10.0, found.input_shape)}
-    for candidate in found.found:
+    for candidate in (*found.found, *found.adding):
         times[candidate.apart] = (2.0, candidate.input_shape)
         times.setdefault(candidate.merged, (3.0, candidate.input_shape))
-    for candidate in found.found:
-        if candidate.merge.activations in merged:
-            times[candidate.merged] = (merged[candidate.merge.activations], candidate.input_shape)
+    for candidate in (*found.found, *found.adding):
+        if candidate.changes in merged:
+            times[candidate.merged] = (merged[candidate.changes], candidate.input_shape)
     return times

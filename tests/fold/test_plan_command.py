@@ -95,6 +95,29 @@ def test_a_budget_takes_what_loses_least(folder, found, capsys):
     assert "fold nothing: keep the original network, it is fast enough" in capsys.readouterr().out
 
 
+def test_an_addition_is_offered_where_its_loss_is_known(folder, found, capsys):
+    """It costs time and saves importance; unknown to the file, or without a file, it is not in question."""
+    twin = next(c for c in found.adding if c.merge.activations == BLOCK)
+    write_table(folder, table_of(found, {BLOCK: 1.5, twin.changes: 1.6}))
+    arguments = ("plan", folder, "--latency", folder / "latency.csv")
+    assert call(*arguments) == 0
+    assert not [name for name in read_plan(folder)["removed"] if name.startswith("+")]
+    importance = folder / "importance.csv"
+    plain = "".join(f"{' '.join(c.merge.activations)},5\n" for c in found.found)
+    importance.write_text(f"activations,points\n{plain}")
+    arguments = (*arguments, "--importance", importance, "--budget-ms", "9.6")
+    assert call(*arguments) == 0 and len(read_plan(folder)["removed"]) == 2
+    importance.write_text(f"activations,points\n{plain}{' '.join(twin.changes)},1\n")
+    capsys.readouterr()
+    assert call(*arguments) == 0
+    plan = read_plan(folder)
+    assert plan["removed"] == list(twin.changes) == (folder / "plan.txt").read_text().split()
+    assert plan["importance_lost"] == 1 and plan["latency_ms"]["planned"] == pytest.approx(9.6)
+    out, err = capsys.readouterr()
+    assert "project.conv + activation" in out and not err
+    assert out.split("planned")[1].split()[0] == str(found.activations - 1)
+
+
 def test_no_plan_is_fast_enough(folder, capsys):
     arguments = ("plan", folder, "--latency", folder / "latency.csv")
     assert call(*arguments, "--budget-ms", "1") == 1

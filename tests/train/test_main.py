@@ -116,6 +116,31 @@ def test_planned_removal(images, weights, tmp_path):
     assert accuracy["prefold"] == accuracy["hardened"] == accuracy["hoisted"]
 
 
+def test_a_plan_with_an_addition(images, weights, tmp_path, capsys):
+    """The activation comes while the others go, stays, and stands behind the merged layer in the end."""
+    folder, removed = tmp_path / "run", ["blocks.2.expand.act", "blocks.2.depthwise.act"]
+    network = ("--model", "mobilenetv2-digits", "--data", images, "--weights", weights)
+    assert call("pretrain", "--run", folder, *network) == 0
+    wrong = "+blocks.2.projekt.bn=blocks.2.depthwise.act"
+    assert call("prefold", "--run", folder, *FAST, "--gate", "all", "--remove", ",".join([*removed, wrong])) == 2
+    assert "there is no value 'blocks.2.projekt.bn' in the network" in capsys.readouterr().err
+    changes = [*removed, "+blocks.2.project.bn=blocks.2.depthwise.act"]
+    (tmp_path / "plan.txt").write_text("\n".join(changes))
+    assert call("prefold", "--run", folder, *FAST, "--gate", "all", "--remove", tmp_path / "plan.txt") == 0
+    alphas = checkpoint.read(folder / "prefold.safetensors")[0]["gates"]
+    assert [alphas[name] for name in (*removed, "blocks.2.project.bn_added")] == [1, 1, 0]
+    assert call("finetune", "--run", folder, *FAST, "--distill", 0.5, "--distill-features", 1) == 0
+    assert fold("fold", folder) == 0
+    (merge,) = json.loads((folder / "fold.json").read_text())["folded"]
+    assert merge["layers"] == [f"blocks.2.{part}.conv" for part in ("expand", "depthwise", "project")]
+    model, recipe = checkpoint.load(folder / "folded.safetensors")
+    assert recipe["removed"] == changes
+    assert recipe["accuracy"]["prefold"] == recipe["accuracy"]["hardened"] == recipe["accuracy"]["hoisted"]
+    (behind,) = (node for node in model.graph.nodes if node.target == merge["name"])
+    (reader,) = behind.users
+    assert (reader.target, type(model.get_submodule(reader.target))) == ("blocks.2.project.bn_added", torch.nn.ReLU6)
+
+
 def test_short_options_are_those_of_the_original_scripts(images, tmp_path):
     folder = tmp_path / "run"
     short = ("-e", "0", "-b", "16", "-lr", "0.001", "-m", "0.8", "-wd", "0")

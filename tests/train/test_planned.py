@@ -51,6 +51,26 @@ def test_opened_it_is_what_hardening_and_hoisting_give():
     assert [merge.layers for merge in result.folded] == [region.layers for region in hoisted]
 
 
+def test_an_added_activation_closes_while_the_others_open():
+    torch.manual_seed(0)
+    example = torch.randn(2, 1, 32, 32)
+    first = linearize(build("mobilenetv2-digits", 10, 1), example).eval()
+    removed = ["blocks.2.expand.act", "blocks.2.depthwise.act"]
+    changes = resolve(["+blocks.2.project.bn=blocks.2.depthwise.act", *removed], first)
+    assert changes == [*removed, "+blocks.2.project.bn=blocks.2.depthwise.act"]
+    with_it, without = plan(first, changes, example)[0], plan(first, removed, example)[0]
+    assert not any(gate.alpha.requires_grad for gate in gates(with_it).values())
+    torch.testing.assert_close(with_it(example), without(example))  # at the start it is the identity
+    for model, opened in ((with_it, changes), (without, removed)):
+        open_gates(model, opened, 1.0)
+    assert not torch.allclose(with_it(example), without(example))
+    hard = harden(with_it, 1.0)
+    assert type(hard.get_submodule("blocks.2.project.bn_added")) is torch.nn.ReLU6
+    torch.testing.assert_close(hard(example), with_it(example))
+    with pytest.raises(InputError, match=r"there is no value 'blocks\.9' in the network"):
+        resolve(["+blocks.9=blocks.2.depthwise.act"], first)
+
+
 def test_closed_it_differs_at_borders_only():
     model = gated()
     planned = plan(model, REMOVED[:1], EXAMPLE)[0]

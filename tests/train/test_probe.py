@@ -65,6 +65,20 @@ def test_only_what_pays_is_probed_and_the_plan_takes_it(folder, capsys):
     assert (plan["importance"], plan["importance_lost"]) == ("cross entropy after 2 epochs", min(lost.values()))
 
 
+def test_an_addition_that_pays_is_probed_too(folder):
+    model, recipe = checkpoint.load(folder / "original.safetensors")
+    survey = candidates(model, torch.zeros(1, *recipe["input_shape"]))
+    twin = next(c for c in survey.adding if c.merge.activations == PAYING[1])
+    write_table(folder, table_of(survey, {PAYING[1]: 1.5, twin.changes: 1.6}))
+    assert probe(folder) == 0
+    lost = rows(folder / "importance.csv")
+    assert list(lost) == [" ".join(PAYING[1]), " ".join(twin.changes)]
+    assert twin.added == ("+blocks.4.project.bn=blocks.4.depthwise.act",)
+    losses = rows(folder / "probe" / "losses.csv")
+    assert len(set(losses.values())) == 3
+    assert lost[" ".join(twin.changes)] == max(0, losses[" ".join(sorted(twin.changes))] - losses[""])
+
+
 def test_interrupted_it_goes_on_and_ends_the_same(folder, monkeypatch, capsys):
     whole = Path(shutil.copytree(folder, folder.parent / "whole"))
     assert probe(whole) == 0

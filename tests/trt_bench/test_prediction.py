@@ -136,6 +136,7 @@ def test_an_empty_plan_is_a_prediction_too(folder):
             "folded is another network than planned: it lacks b.relu and still has c.r",
         ),
         ({"removed": []}, "folded is another network than planned: it lacks a.relu, b.relu"),
+        ({"removed": [*REMOVED, "+b=b.relu"]}, "folded is another network than planned: it lacks +b=b.relu"),
         ({"removed": [*REMOVED, *"vwxyz"]}, "folded is another network than planned: it still has v, w, x, 2 more"),
     ],
 )
