@@ -4,8 +4,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks import epoch, export, folding, gates, kernels, report
-from fold.files import write_json
+import torch
+
+from benchmarks import document, epoch, export, folding, gates, kernels, report
+from fold.report import table
 from trt_bench import cli
 from trt_bench.errors import InputError
 
@@ -49,12 +51,15 @@ def main(arguments: list[str] | None = None) -> None:
     for name in options.names:
         if name not in BENCHMARKS:
             raise InputError(f"benchmark {name!r} is unknown; give one of {', '.join(BENCHMARKS)}")
-    if options.output and (options.output.suffix != ".json" or not options.output.parent.is_dir()):
-        raise InputError(f"-o {options.output}: give a file that ends in .json, in a folder that is there")
+    document.check_output(options.output)
     results = {name: BENCHMARKS[name](cli.progress) for name in options.names or BENCHMARKS}
-    print(report.table(results), flush=True)
+    rows = report.rows(results)
+    print(table(rows), flush=True)
     if options.output:
-        write_json(options.output, report.document(results))
+        document.write(
+            options.output, "benchmarks", arguments, rows,
+            threads=torch.get_num_threads(), samples=report.samples(results),
+        )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -15,15 +15,14 @@ import torch
 from torch import nn
 from torch.fx.experimental.optimization import fuse
 
+from benchmarks import document
 from benchmarks.planned import NETWORKS, everywhere, folded
 from benchmarks.support import randomise_statistics
-from fold.files import write_json
 from fold.network import open_network
 from fold.report import table
-from trt_bench import cli, stats, timer, trace
+from trt_bench import cli, nvml, stats, timer, trace
 from trt_bench.errors import CheckError, InputError
 
-SCHEMA = 1
 NAMES = ("resnet20", "resnet18", "mobilenet_v2", "vgg16_bn")
 BATCHES = (1, 32)
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16}
@@ -102,17 +101,17 @@ def row(name: str, precision: str, batch: int, samples_ms: list[list[float]]) ->
     }
 
 
-def text(rows: list[dict]) -> str:
-    """A line for each entry."""
-    lines = [["network", "precision", "batch", "original ms", "folded ms", "speed-up [95 % interval]", "folded is"]]
+def lines(rows: list[dict]) -> list[list[str]]:
+    """A header, and a line for each entry."""
+    found = [["network", "precision", "batch", "original ms", "folded ms", "speed-up [95 % interval]", "folded is"]]
     for entry in rows:
         comparison = entry["comparison"]
         low, high = comparison["ci95"]
         medians = [f"{np.median(entry[f'{which}_ms']):.4g}" for which in ("original", "folded")]
         speedup = f"{comparison['speedup']:.3f}x [{low:.3f}, {high:.3f}]"
         verdict = comparison["verdict"].replace("no significant difference", "as fast")
-        lines.append([entry["network"], entry["precision"], str(entry["batch"]), *medians, speedup, verdict])
-    return table(lines)
+        found.append([entry["network"], entry["precision"], str(entry["batch"]), *medians, speedup, verdict])
+    return found
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -127,17 +126,18 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seconds", type=float, default=3.0, help="of timing for each network (%(default)s)")
     parser.add_argument("-o", "--output", type=Path, metavar="JSON", help="write all samples here")
     options = parser.parse_args(arguments)
-    if options.output and (options.output.suffix != ".json" or not options.output.parent.is_dir()):
-        raise InputError(f"-o {options.output}: give a file that ends in .json, in a folder that is there")
+    document.check_output(options.output)
     if not torch.cuda.is_available():
         raise InputError("no GPU: PyTorch finds no CUDA device here; run this on a machine with one")
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.allow_tf32 = False  # fp32 is to be fp32
     rows = [entry for name in options.networks for entry in measure(name, options.seconds)]
-    device = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "cuda": torch.version.cuda}
-    print(f"{text(rows)}\n\n{device['gpu']}, PyTorch {device['torch']}, CUDA {device['cuda']}, replayed CUDA graphs")
+    gpu = {"name": torch.cuda.get_device_name(), "cuda": torch.version.cuda, **nvml.describe()}
+    print(
+        f"{table(lines(rows))}\n\n{gpu['name']}, PyTorch {torch.__version__}, CUDA {gpu['cuda']}, replayed CUDA graphs"
+    )
     if options.output:
-        write_json(options.output, {"schema": SCHEMA, "device": device, "rows": rows})
+        document.write(options.output, "benchmarks.gpu", arguments, lines(rows), gpu=gpu, samples=rows)
 
 
 if __name__ == "__main__":

@@ -20,13 +20,13 @@ import onnx
 import torch
 from torch import nn
 
+from benchmarks import document
 from benchmarks.support import randomise_statistics
 from export import lower, metadata, simplify
 from export.segments import Segment, write_segments
 from fold import __main__ as folding
 from fold import candidates, fold, hoist_padding, scan
 from fold.checkpoint import remove
-from fold.files import write_json
 from fold.network import open_network
 from fold.report import table
 from fold.trace import trace
@@ -37,13 +37,10 @@ from trt_bench.runtimes import Options
 from trt_bench.runtimes import onnxruntime as runtime
 from trt_bench.table import How, measure
 
-SCHEMA = 1
-
 EXAMPLE = """\
 examples:
   python -m benchmarks.planned -o runs/planned.json
   python -m benchmarks.planned --networks resnet20 --seconds 3
-  python -m benchmarks.planned -o runs/planned.json --markdown
 
 A network that is in the -o file is not measured again; working files are in a folder beside it, and are used again.
 exit codes: 0 done, 1 a planned network is slower than another, 2 bad input
@@ -186,18 +183,13 @@ def _speedup(comparison: dict | None) -> str:
     return f"{comparison['speedup']:.3f}x [{low:.3f}, {high:.3f}] {verdict}"
 
 
-def text(results: dict[str, dict], markdown: bool) -> str:
+def text(results: dict[str, dict]) -> str:
     """The table, and the device."""
-    cells = rows(results)
-    if markdown:
-        lines = [f"| {' | '.join(row)} |" for row in (cells[0], ["---"] * len(cells[0]), *cells[1:])]
-    else:
-        lines = table(cells).splitlines()
     devices = {
         f"ONNX Runtime {device['runtime_version']} on {device['name']}, one thread, batch 1"
         for device in (result["bench"]["device"] for result in results.values())
     }
-    return "\n".join([*lines, "", *sorted(devices)])
+    return "\n".join([table(rows(results)), "", *sorted(devices)])
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -211,10 +203,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=[*NETWORKS], help="(all)")
     parser.add_argument("--seconds", type=float, default=10.0, help="of timing for each network (%(default)s)")
     parser.add_argument("-o", "--output", type=Path, metavar="JSON", help="keep samples here; go on where it ends")
-    parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     options = parser.parse_args(arguments)
-    if options.output and options.output.suffix != ".json":
-        raise InputError(f"-o {options.output}: give a file that ends in .json")
+    document.check_output(options.output)
     known = _read(options.output)
     with contextlib.ExitStack() as stack:
         work = options.output.with_suffix("") if options.output else None
@@ -224,9 +214,9 @@ def main(arguments: list[str] | None = None) -> None:
                 (work / name).mkdir(parents=True, exist_ok=True)
                 known[name] = run(name, work / name, options.seconds)
                 if options.output:
-                    write_json(options.output, {"schema": SCHEMA, "networks": known})
+                    document.write(options.output, "benchmarks.planned", arguments, rows(known), networks=known)
     chosen = {name: known[name] for name in options.networks}
-    print(text(chosen, options.markdown))
+    print(text(chosen))
     failed = [f"{name} than {', '.join(slower(result))}" for name, result in chosen.items() if slower(result)]
     if failed:
         raise CheckError(f"planned is slower: {'; '.join(failed)}; see whether the machine was quiet, then the table")
@@ -236,10 +226,10 @@ def _read(path: Path | None) -> dict[str, dict]:
     if path is None or not path.exists():
         return {}
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        if document["schema"] != SCHEMA:
-            raise ValueError(f"schema is {document['schema']!r}")
-        return dict(document["networks"])
+        known = json.loads(path.read_text(encoding="utf-8"))
+        if known["schema"] != document.SCHEMA:
+            raise ValueError(f"schema is {known['schema']!r}")
+        return dict(known["networks"])
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"-o {path}: is no result of this benchmark ({error}); give another file") from error
 

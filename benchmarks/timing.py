@@ -19,6 +19,7 @@ import onnx
 import onnxruntime
 from onnx import helper, numpy_helper
 
+from benchmarks import document
 from trt_bench import cli, stats
 from trt_bench.bench import Bench, bench
 from trt_bench.errors import CheckError
@@ -27,10 +28,11 @@ from trt_bench.runtimes import onnxruntime as runtime
 
 LAYERS = 20  # equal ones, so that one more costs 5 %
 AGREES = 0.03
+HEADER = ["held", "what should hold, and what was measured", "median [smallest, largest]"]
 TURNS = 10  # of each, ours and the plain loop's
 
 EXAMPLE = """\
-example: python -m benchmarks.timing --trials 20 --seconds 3
+example: python -m benchmarks.timing --trials 20 --seconds 3 -o runs/timing.json
 
 exit codes: 0 all held, 1 one did not, 2 bad input
 """
@@ -44,10 +46,10 @@ class Answer:
     held: list[bool]
     details: list[float]
 
-    def line(self) -> str:
-        """For people."""
+    def row(self) -> list[str]:
+        """Of the table."""
         low, middle, high = np.percentile(self.details, [0, 50, 100])
-        return f"{sum(self.held)}/{len(self.held)}  {self.question}  [{low:.3f}, {middle:.3f}, {high:.3f}]"
+        return [f"{sum(self.held)} of {len(self.held)}", self.question, f"{middle:.3f} [{low:.3f}, {high:.3f}]"]
 
     def passes(self) -> bool:
         """Whether at most one of 20 failed."""
@@ -88,19 +90,19 @@ def ask(trials: int, seconds: float, progress: Callable[[str], None] = lambda te
         alike.pop()
         comparisons = [result["comparison"] for result in alike]
         yield Answer(
-            "the same network twice: no significant difference; speed-up [min, median, max]",
+            "the same network twice: no significant difference; speed-up",
             [comparison["verdict"] == "no significant difference" for comparison in comparisons],
             [comparison["speedup"] for comparison in comparisons],
         )
         comparisons = [result["comparison"] for result in slower]
         yield Answer(
-            "one layer in 20 more: slower; speed-up [min, median, max]",
+            "one layer in 20 more: slower; speed-up",
             [comparison["verdict"] == "slower" for comparison in comparisons],
             [comparison["speedup"] for comparison in comparisons],
         )
         pairs = list(itertools.pairwise(medians))
         yield Answer(
-            "a second measurement's interval overlaps the first's; ratio of medians [min, median, max]",
+            "a second measurement's interval overlaps the first's; ratio of medians",
             [_overlap(a["ci95"], b["ci95"]) for a, b in pairs],
             [b["median"] / a["median"] for a, b in pairs],
         )
@@ -109,7 +111,7 @@ def ask(trials: int, seconds: float, progress: Callable[[str], None] = lambda te
             progress(f"plain loop: {trial + 1} of {trials}")
             ratios.append(_against_plain_loop(first, seconds))
         yield Answer(
-            f"median within {AGREES:.0%} of a plain loop's; ratio of medians [min, median, max]",
+            f"median within {AGREES:.0%} of a plain loop's; ratio of medians",
             [abs(ratio - 1) <= AGREES for ratio in ratios],
             ratios,
         )
@@ -160,13 +162,20 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--trials", type=int, default=20, help="how often each question is asked (%(default)s)")
     parser.add_argument("--seconds", type=float, default=3.0, help="of timing for each network (%(default)s)")
+    parser.add_argument("-o", "--output", type=Path, metavar="JSON", help="write the table and its numbers here")
     given = parser.parse_args(arguments)
+    document.check_output(given.output)
     before = os.getloadavg()[0]
     answers = []
     for answer in ask(given.trials, given.seconds, cli.progress):
         answers.append(answer)
-        print(answer.line(), flush=True)
+        print("  ".join(answer.row()), flush=True)
     print(f"load average {before:.1f} before and {os.getloadavg()[0]:.1f} after, on {os.cpu_count()} cores")
+    if given.output:
+        samples = {answer.question: answer.details for answer in answers}
+        document.write(
+            given.output, "benchmarks.timing", arguments, [HEADER, *(a.row() for a in answers)], samples=samples
+        )
     failed = [answer.question for answer in answers if not answer.passes()]
     if failed:
         raise CheckError(f"not in 19 of 20: {'; '.join(failed)}; see whether the machine is quiet enough")

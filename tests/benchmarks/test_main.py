@@ -21,7 +21,14 @@ def test_all_benchmarks_are_printed_and_nothing_is_written(capsys, tmp_path, mon
     monkeypatch.chdir(tmp_path)
     command.main([])
     printed = capsys.readouterr()
-    assert [line.split()[0] for line in printed.out.splitlines()] == ["benchmark", "one", "one", "two", "two"]
+    assert [line.split()[0] for line in printed.out.splitlines()] == [
+        "benchmark",
+        "---------",
+        "one",
+        "one",
+        "two",
+        "two",
+    ]
     assert "2.00x [2.00, 2.00]" in printed.out
     assert printed.err == "" and not list(tmp_path.iterdir())
 
@@ -29,7 +36,9 @@ def test_all_benchmarks_are_printed_and_nothing_is_written(capsys, tmp_path, mon
 def test_those_that_are_named_run_and_are_written(capsys, tmp_path):
     command.main(["two", "-o", str(tmp_path / "b.json")])
     document = json.loads((tmp_path / "b.json").read_text())
-    assert list(document["benchmarks"]) == ["two"] and "one" not in capsys.readouterr().out
+    assert list(document["samples"]) == ["two"] and "one" not in capsys.readouterr().out
+    assert document["command"] == "python -m benchmarks two -o b.json"
+    assert [row[0] for row in document["table"]] == ["benchmark", "two", "two"]
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,12 @@ import json
 
 import pytest
 
+from benchmarks import document
 from benchmarks.results import main
+from benchmarks.results_page import SECTIONS, STEPS
 from fold.errors import InputError
+from trt_bench import device
 
-STEPS = ("original", "prefold", "hardened", "hoisted", "finetuned", "folded")
 VERSIONS = {"python": "3.11.7", "torch": "2.15.0"}
 
 
@@ -46,7 +48,7 @@ def test_a_run_is_noted_with_the_commands_that_made_it(run, tmp_path):
     assert "python -m train pretrain --run RUN --model resnet20 --data DATA --weights WEIGHTS --epochs 0" in page
     assert "python -m train prefold --run RUN --lambda 0.5 --remove layer1.0.relu,layer1.1.relu --epochs 3" in page
     assert "python -m train finetune --run RUN --lr 0.05 --epochs 7" in page
-    assert "private" not in page + (tmp_path / "docs" / "results" / "five.json").read_text()
+    assert "private" not in page + (tmp_path / "docs" / "results" / "runs" / "five.json").read_text()
 
 
 def test_the_page_is_made_again_from_what_is_noted(run, tmp_path):
@@ -71,8 +73,49 @@ def test_latency_where_it_was_measured(run, tmp_path):
 
 def test_a_run_that_is_not_folded(run):
     (run / "fold.json").unlink()
-    with pytest.raises(InputError, match=r"fold\.json: no such file; give a run folder"):
+    with pytest.raises(InputError, match=r"fold\.json: no such file; give run folders"):
         main([str(run)])
+
+
+@pytest.fixture
+def costs(run, tmp_path):
+    """What a benchmark wrote, and docs/ in the current folder."""
+    path = tmp_path / "costs.json"
+    table = [["case", "speed-up"], ["a|b", "2.00x [1.90, 2.10]"]]
+    document.write(path, "benchmarks", ["fold", "-o", str(path)], table, samples={"a|b": [1.0, 2.0]})
+    return path
+
+
+def test_a_benchmark_is_noted_with_its_command_and_machine_but_not_its_samples(costs, tmp_path):
+    main([str(costs)])
+    page = (tmp_path / "docs" / "results.md").read_text()
+    assert "| case | speed-up |\n| --- | --- |\n| a\\|b | 2.00x [1.90, 2.10] |" in page
+    assert (
+        f"`python -m benchmarks fold -o costs.json` on {device.cores()} cores of {device.cpu_name()}, Python " in page
+    )
+    noted = json.loads((tmp_path / "docs" / "results" / "benchmarks" / "costs.json").read_text())
+    assert "samples" not in noted and str(tmp_path) not in json.dumps(noted)
+
+
+def test_a_section_without_a_file_says_so(costs, tmp_path):
+    main([str(costs)])
+    page = (tmp_path / "docs" / "results.md").read_text()
+    assert "Not measured: there was no GPU to be had. `python -m benchmarks.gpu -o FILE.json` measures it." in page
+    assert page.count("Not measured") == len(SECTIONS) - 1
+
+
+@pytest.mark.parametrize("text", ["{}", '{"schema": 1, "benchmark": "benchmarks"}', '{"schema": 2, "benchmark": "x"}'])
+def test_a_file_of_something_else(text, costs):
+    costs.write_text(text)
+    with pytest.raises(InputError, match=r"costs\.json: is no result of benchmarks\.planned, .*; measure again"):
+        main([str(costs)])
+
+
+@pytest.mark.parametrize("text", ["[]", "{"])
+def test_a_damaged_file_of_a_benchmark(text, costs):
+    costs.write_text(text)
+    with pytest.raises(InputError, match=r"costs\.json: damaged; make it again"):
+        main([str(costs)])
 
 
 def test_a_damaged_file(run):

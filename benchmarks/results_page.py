@@ -1,0 +1,168 @@
+"""docs/results.md and its picture, from what is noted in docs/results."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from fold.files import atomic_path
+from fold.report import quantity
+
+STEPS = ("original", "prefold", "hardened", "hoisted", "finetuned", "folded")
+
+
+@dataclass(frozen=True)
+class Section:
+    """What the page says about one benchmark, above its tables."""
+
+    title: str
+    text: str
+    missing: str = "Not measured yet."
+
+
+SECTIONS = {
+    "benchmarks.planned": Section(
+        "Planned, folded everywhere, not folded",
+        """\
+Networks with random weights, planned by a table that is measured first, with everything allowed and no budget: this is
+about latency only. *Everything* is without any activation whose removal lets layers merge; *published* is the choice of
+blocks of DepthShrinker. All speed-ups are over the original, interleaved, batch 1. *Miss* is the predicted time of the
+planned network against the measured; the last column has the networks that are faster than the planned one.""",
+    ),
+    "benchmarks": Section(
+        "What folding itself costs",
+        """\
+Contenders are timed interleaved (A B B A) in one process; the speed-up is the median of paired ratios, over the first
+contender of each case.
+
+- **epoch**: four batches of an epoch of `prefold`, images from memory and cropped as a batch, against a loop that
+  transforms each image with PIL in the main process, as the original code does.
+- **export**: what `torch.onnx` and the step to the opset take, and simplifying the file that comes out, beside onnxsim
+  and onnxslim on the same file; each name says how many nodes it leaves. All networks:
+  [export-support.md](export-support.md).
+- **fold**: `fold.fold` from end to end, its check in float64 included, on CIFAR ResNets with the activation within
+  every block gone and the padding hoisted.
+- **gates**: forward and backward pass with the depth penalty against the same network without gates. Below 1x is the
+  price of the gates: of the 9 that `prefold` has by default, and of all 19 of `--gate all`.
+- **kernels**: merged kernels of two 3x3 convolutions, by autograd as the published code of Layer Folding extracts them,
+  and by `fold.affine`. `fold.fold` composes in float64.""",
+    ),
+    "benchmarks.timing": Section(
+        "Whether latencies can be trusted",
+        """\
+A chain of 20 equal layers against itself, against one of 21, and against a plain loop around the runtime, each many
+times over by `python -m trt_bench bench`. At least 19 of 20 have to hold.""",
+    ),
+    "benchmarks.gpu": Section(
+        "On a GPU",
+        """\
+ResNet-20, ResNet-18, MobileNetV2 and VGG16 against themselves folded everywhere, in PyTorch as CUDA graphs, fp32
+(without TF32) and fp16, interleaved.""",
+        "Not measured: there was no GPU to be had.",
+    ),
+}
+
+
+def page(runs: Mapping[str, dict], benchmarks: Mapping[str, dict]) -> str:
+    """docs/results.md: trained networks, the benchmarks, and at the end the commands behind each trained network."""
+    blocks = [
+        "# Results",
+        "Written by `python -m benchmarks.results` from the files in `docs/results`: one for each run folder, one for\n"
+        "each benchmark. Intervals are of 95 %. A section without a file says that nothing was measured.",
+        "## Trained networks",
+        "Accuracy is top-1 on the test images, in per cent; speed-up is folded against original, interleaved, at\n"
+        "batch 1. Commands, versions and machines are [below](#commands).",
+        "![accuracy against speed-up](results.svg)",
+        _trained(runs),
+    ]
+    for name, section in SECTIONS.items():
+        blocks += [f"## {section.title}", section.text]
+        noted = [benchmark for benchmark in benchmarks.values() if benchmark["benchmark"] == name]
+        for benchmark in noted:
+            blocks += [markdown(benchmark["table"]), _origin(benchmark)]
+        if not noted:
+            blocks.append(f"{section.missing} `python -m {name} -o FILE.json` measures it.")
+    blocks.append("## Commands")
+    for name, result in runs.items():
+        blocks += _commands(name, result)
+    return "\n\n".join(blocks) + "\n"
+
+
+def markdown(table: list[list[str]]) -> str:
+    """A table, of a header and rows."""
+    rows = (table[0], ["---"] * len(table[0]), *table[1:])
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows)
+
+
+def _trained(runs: Mapping[str, dict]) -> str:
+    rows = [["run", "network", "layers", "MACs", "merges", "epochs", *STEPS, "speed-up"]]
+    for name, result in runs.items():
+        before, after = (result["cost"][which] for which in ("original", "folded"))
+        rows.append(
+            [
+                f"[{name}](#{name})",
+                result["model"],
+                f"{before['depth']} => {after['depth']}",
+                f"{quantity(before['macs'])} => {quantity(after['macs'])}",
+                str(len(result["merged"])),
+                " + ".join(str(result["epochs"][stage]) for stage in ("prefold", "finetune")),
+                *(f"{100 * result['accuracy'][step]:.2f}" for step in STEPS),
+                _speedup(result["latency"]),
+            ]
+        )
+    return markdown(rows)
+
+
+def _speedup(latency: dict | None) -> str:
+    if not latency or not latency["comparison"]:
+        return "not measured"
+    comparison = latency["comparison"]
+    return f"{comparison['speedup']:.3f}x [{comparison['ci95'][0]:.3f}, {comparison['ci95'][1]:.3f}]"
+
+
+def _origin(benchmark: dict) -> str:
+    """Command, machine and versions of a benchmark, in one paragraph."""
+    device, gpu = benchmark["device"], benchmark.get("gpu")
+    machine = device["board"] or f"{device['cores']} cores of {device['cpu']}"
+    machine = f"{gpu['name']} (CUDA {gpu['cuda']}), {machine}" if gpu else machine
+    return f"`{benchmark['command']}` on {machine}, Python {device['python']}, {_versions(benchmark['versions'])}."
+
+
+def _versions(versions: Mapping[str, str]) -> str:
+    return ", ".join(f"{package} {version}" for package, version in versions.items())
+
+
+def _commands(name: str, result: dict) -> list[str]:
+    where = "no latency was measured"
+    if result["latency"]:
+        device = result["latency"]["device"]
+        where = f"latency by {result['latency']['runtime']} {device['runtime_version']} on {device['name']}"
+    commands = "\n".join(["```sh", *result["commands"], "python -m fold fold RUN", "```"])
+    return [
+        f"### {name}",
+        f"{_versions(result['versions'])}; {where}.",
+        f"<!-- not run: trains for hours -->\n{commands}",
+    ]
+
+
+def draw(path: Path, runs: Mapping[str, dict]) -> None:
+    """What folding did to accuracy (points) against how much faster it is, with the interval; a point for each run."""
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    axes.axvline(1, color="tab:gray", linewidth=0.8)
+    axes.axhline(0, color="tab:gray", linewidth=0.8)
+    for name, result in runs.items():
+        if result["latency"] and result["latency"]["comparison"]:
+            comparison, accuracy = result["latency"]["comparison"], result["accuracy"]
+            x, (low, high) = comparison["speedup"], comparison["ci95"]
+            y = 100 * (accuracy["folded"] - accuracy["original"])
+            axes.errorbar([x], [y], xerr=[[x - low], [high - x]], fmt="o", label=name)
+    axes.set_xlabel("speed-up of the folded network (above 1: faster)")
+    axes.set_ylabel("accuracy, folded less original (points)")
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize="small")
+    with rc_context({"svg.hashsalt": "results"}), atomic_path(path) as temporary:
+        FigureCanvasSVG(figure).print_svg(temporary, metadata={"Date": None})
