@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from fold.cost import folded_depth
 from fold.trace import trace
-from train import distributed, health, state
+from train import distributed, health, memory, state
 from train.batches import steps, test_batches, training_batches
 from train.data import Dataset
 from train.gates import THRESHOLD, depth_penalty, gates, is_open
@@ -49,6 +49,8 @@ def train(
     """
     distributed.share(train, model, dataset, run, stage, h, teacher)
     where = device()
+    if where.type == "cpu":
+        memory.keep_freed()
     data = dataset.to(where)
     example = torch.zeros(1, *data.shape, device=where)
     layout = _layout(model.to(where), example)
