@@ -1,7 +1,7 @@
 """Whether a plan kept its word: the speed-up that `python -m fold plan` predicted, against the one that was measured.
 
-Where the two are far apart, each merge of the plan is timed again, alone, beside the whole original network. So the
-miss falls into what the table had wrong, merge by merge, and what the merges do in the network but not alone.
+Where the two are far apart, each merge of the plan is timed again, as for the table, beside the whole original network.
+So the miss falls into what the table had wrong, merge by merge, and what the merges do in the network but not alone.
 """
 
 import json
@@ -195,9 +195,11 @@ def _time_again(
             continue
         at = f"the prediction is off; merge {number + 1} of {len(rows)} again"
         progress(at)
-        models = [whole, *(ready(plan.files[row["segments"][which]]) for which in ("apart", "merged"))]
+        pair = [ready(plan.files[row["segments"][which]]) for which in ("apart", "merged")]
         timing = timer.measure(
-            [model.repeat for model in models], SECONDS, progress=lambda text, at=at: progress(text and f"{at}: {text}")
+            [whole.repeat, *(timer.in_network(segment.repeat, whole.repeat) for segment in pair)],
+            SECONDS,
+            progress=lambda text, at=at: progress(text and f"{at}: {text}"),
         )
         both, apart, merged = np.reshape(timing.samples_ms, (3, -1, 2)).sum(axis=2)
         again, low, high = (row["count"] * value for value in stats.median_interval((apart - merged) / both))

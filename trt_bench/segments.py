@@ -10,6 +10,7 @@ from pathlib import Path
 from trt_bench.errors import InputError
 
 SCHEMA = 1
+_FROM_START = re.compile(r"apart 0,(\d+)$")
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,14 @@ def load(folder: str | Path) -> list[Segment]:
         merged.setdefault(digest, (path, []))[1].extend(names)
     _unique(index, [name for _, names in merged.values() for name in names])
     return [Segment(path, digest, tuple(names)) for digest, (path, names) in merged.items()]
+
+
+def whole(found: list[Segment], folder: str | Path) -> Segment:
+    """The one of ``found`` that is the whole network: "apart 0,N" with the largest N. Raises InputError without one."""
+    ends = {int(match[1]): segment for segment in found for name in segment.names if (match := _FROM_START.match(name))}
+    if not ends:
+        raise InputError(f"{folder}: has no segment of the whole network, apart 0,N; export the segments again")
+    return ends[max(ends)]
 
 
 def files(folder: str | Path, names: Collection[str]) -> dict[str, Path]:

@@ -4,6 +4,9 @@
 beside it has every segment with its samples, and the device and settings; it grows as segments are timed, and a run
 that finds one goes on behind what it holds.
 
+A segment is timed in the company of the whole network, so that it finds the caches as it would there
+(`timer.in_network`).
+
 What else runs on a machine can slow a segment down by half for as long as it is timed, so evenly that no interval shows
 it. So all segments are visited in turn, and again: a visit is believed when another, at another time, agrees with it.
 """
@@ -15,7 +18,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
 
@@ -25,7 +28,7 @@ from trt_bench import device, files, metadata, segments, stats, sysfs, timer
 from trt_bench.errors import CheckError, InputError
 from trt_bench.runtimes import Loaded, Options
 
-SCHEMA = 2
+SCHEMA = 3
 WAITS = 0.05  # of the time: a process that waits more for a core shares it with others
 AGREE = 0.05  # visits that are slower than the fastest by more were disturbed
 
@@ -68,13 +71,19 @@ def measure(
         "segments": [],
     }
     known = _begun(sidecar, document, how.force)
+    network = segments.whole(wanted, folder)
+    company = cache(partial(_ready, network, runtime, options))  # not loaded where there is nothing left to time
     new, began, waited = 0, time.monotonic(), _waited_s()
     for visit, segment in itertools.product(range(how.repeats), wanted):
         visits = known[segment.digest]["visits_ms"] if segment.digest in known else []
         if len(visits) > visit or _settled(visits, how):
             continue
         label = f"visit {visit + 1}, segment {wanted.index(segment) + 1} of {len(wanted)}, {segment.path.name}"
-        samples, model = _visit(segment, runtime, options, how.seconds, partial(_tell, progress, label))
+        tell = partial(_tell, progress, label)
+        tell("loading")
+        model = _ready(segment, runtime, options)
+        repeat = model.repeat if segment == network else timer.in_network(model.repeat, company().repeat)
+        (samples,) = timer.measure([repeat], how.seconds, progress=tell, untimed=0).samples_ms
         document["settings"] |= model.settings
         known[segment.digest] = _row(segment, model.input_shape, [*visits, samples])
         new += 1
@@ -103,17 +112,14 @@ def _tell(progress: Callable[[str], None], label: str, text: str) -> None:
     progress(text and f"{label}: {text}")
 
 
-def _visit(
-    segment: segments.Segment, runtime: ModuleType, options: Options, seconds: float, progress: Callable[[str], None]
-) -> tuple[list[float], Loaded]:
-    """Load a segment and time it: samples in ms."""
-    progress("loading")
+def _ready(segment: segments.Segment, runtime: ModuleType, options: Options) -> Loaded:
+    """A segment, loaded, with random input. Raises CheckError where it computes NaN or infinities from that."""
     model = runtime.load(segment.path, options.batches[0], options)
     example = np.random.default_rng(0).standard_normal(model.input_shape, dtype=np.float32)
     if not np.isfinite(model.infer(example)).all():
         raise CheckError(f"{segment.path}: computes NaN or infinity from random input; export it in another precision")
     model.bind(example)
-    return timer.measure([model.repeat], seconds, progress=progress).samples_ms[0], model
+    return model
 
 
 def believed(visits: list[list[float]]) -> list[list[float]]:

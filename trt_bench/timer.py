@@ -37,13 +37,14 @@ def measure(
     clock: Callable[[], int] = time.perf_counter_ns,
     progress: Callable[[str], None] = lambda text: None,
     between: Callable[[], None] = lambda: None,
+    untimed: int = 1,
 ) -> Timing:
     """Time ``repeats``, functions that run n inferences and return their trace when the last has ended, interleaved.
 
     A round goes through all networks and back (A B B A), one block of inferences each time. Blocks take about the same
     time for every network, and at least 2 ms. Rounds go on until every network was timed for at least ``seconds`` in
-    at least 10 rounds. Each block starts with one inference that is not timed, to refill the caches that the other
-    network has used. ``repeats`` may return the GPU time of the n inferences in ms, or None. ``clock`` counts ns.
+    at least 10 rounds. Each block starts with ``untimed`` inferences, to refill the caches that the other network has
+    used. ``repeats`` may return the GPU time of the n inferences in ms, or None. ``clock`` counts ns.
     """
     progress("warm-up")
     estimates_s = [_warm_up(repeat, clock) for repeat in repeats]
@@ -58,7 +59,8 @@ def measure(
     rounds = 0
     while rounds < MIN_ROUNDS or min(timed_s) < seconds:
         for index in there + there[::-1]:
-            repeats[index](1)
+            if untimed:
+                repeats[index](untimed)
             start = clock()
             block = repeats[index](iterations[index])
             elapsed_s = 1e-9 * (clock() - start)
@@ -75,13 +77,31 @@ def measure(
         "warm_up_s": WARM_UP_S,
         "seconds": seconds,
         "block_ms": 1e3 * block_s,
-        "untimed_inferences_per_block": 1,
+        "untimed_inferences_per_block": untimed,
         "iterations_per_block": iterations,
         "rounds": rounds,
         "interleaving": "A B B A: each round runs all networks in order and then in reverse order",
         "sample": "median latency of one block of consecutive inferences",
     }
     return Timing(samples_ms, host_ms, [np.concatenate(blocks) for blocks in traces], settings)
+
+
+def in_network(segment: Repeat, whole: Repeat) -> Repeat:
+    """``segment`` with its caches as they are in the network ``whole``, or as near as that can be had from outside.
+
+    One that runs again and again finds its weights in the cache, which in the network other layers have taken since.
+    One that runs after the whole network finds nothing there, where in the network it finds its input at least. So an
+    inference is one of each in turn, and the median of a block lies halfway between.
+    """
+
+    def repeat(count: int) -> np.ndarray:
+        traces = []
+        for _ in range(count):
+            whole(1)
+            traces += [segment(1), segment(1)]
+        return np.concatenate(traces)
+
+    return repeat
 
 
 def joined(timings: Sequence[Timing]) -> Timing:

@@ -129,9 +129,10 @@ def segments(tmp_path):
     folder.mkdir()
     for index in range(6):
         save_convs(folder / f"seg_{index}.onnx", index + 1)
-    write_index(
-        folder, [{"file": f"seg_{i}.onnx", "input_shape": [3, 12, 12], "names": [f"0,{i + 1}"]} for i in range(6)]
-    )
+    names = [[f"0,{index + 1}"] for index in range(6)]
+    names[-1].append("apart 0,6")
+    entries = [{"file": f"seg_{i}.onnx", "input_shape": [3, 12, 12], "names": names[i]} for i in range(6)]
+    write_index(folder, entries)
     return folder
 
 
@@ -155,7 +156,7 @@ def test_a_lost_connection_loses_nothing(machine, segments, tmp_path, monkeypatc
         machine.start()
     done = call(machine, *command)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith(f"{output}: 6 segments, 6 of them different; visited 12 times now\n")
+    assert done.stdout.startswith(f"{output}: 7 segments, 6 of them different; visited 12 times now\n")
     assert output.read_text() == timed and timed.count("\n") == 7
     assert machine.jobs() == []
 
@@ -208,7 +209,7 @@ def test_make_runs_on_the_board(machine, onnx_folder, segments, tmp_path):
     for name, source in (("original", "deep"), ("folded", "shallow")):
         shutil.copy(onnx_folder / f"{source}.onnx", run / f"{name}.onnx")
     np.savez(run / "eval.npz", **evalset(size=12))
-    write_index(segments, [{"file": "seg_0.onnx", "input_shape": [3, 12, 12], "names": ["0,1"]}])
+    write_index(segments, [{"file": "seg_0.onnx", "input_shape": [3, 12, 12], "names": ["apart 0,1"]}])
     segments.rename(run / "segments")
     environment = {**os.environ, "PATH": machine.path}
     variables = [f"BOARD={machine.name}", f"RUN={run}", f"PYTHON={sys.executable}", "RUNTIME=onnxruntime"]

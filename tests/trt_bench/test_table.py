@@ -13,14 +13,16 @@ from tests.trt_bench.conftest import save, save_convs
 from trt_bench import device, stats, timer
 from trt_bench.runtimes import onnxruntime
 
+WHOLE = {"file": "whole.onnx", "input_shape": [3, 12, 12], "names": ["apart 0,11"]}
 QUICK = ("--runtime", "onnxruntime", "--seconds", 0.02, "--bound", 10)
 
 
 @pytest.fixture
 def segments(tmp_path):
-    """A folder as the export writes it: three networks for five names; two of the files are the same."""
+    """A folder as the export writes it: four networks for six names; two of the files are the same."""
     folder = tmp_path / "segments"
     folder.mkdir()
+    save_convs(folder / "whole.onnx", 12)
     save_convs(folder / "seg_0.onnx", 1)
     save_convs(folder / "seg_1.onnx", 4)
     save_convs(folder / "seg_2.onnx", 1)
@@ -28,6 +30,7 @@ def segments(tmp_path):
     write_index(
         folder,
         [
+            WHOLE,
             {"file": "seg_0.onnx", "input_shape": [3, 12, 12], "names": ["10,11", "1,2"]},
             {"file": "seg_1.onnx", "input_shape": [3, 12, 12], "names": ["1,4"]},
             {"file": "seg_2.onnx", "input_shape": [3, 12, 12], "names": ["2,3"]},
@@ -70,8 +73,10 @@ def test_rows_are_segments_in_the_order_of_the_layers(run, segments, tmp_path, l
     output = tmp_path / "new" / "latency.csv"
     code, out, err = run("table", segments, "-o", output, *QUICK)
     assert (code, err) == (0, "")
-    assert out.startswith(f"{output}: 5 segments, 3 of them different; visited 6 times now\n")
-    assert loads == ["seg_0.onnx", "seg_1.onnx", "seg_3.onnx"] * 2  # two visits at different times
+    assert out.startswith(f"{output}: 6 segments, 4 of them different; visited 8 times now\n")
+    visited = [name for index, name in enumerate(loads) if index != 2]  # there, the company of all the others
+    assert loads[2] == "whole.onnx"
+    assert visited == ["whole.onnx", "seg_0.onnx", "seg_1.onnx", "seg_3.onnx"] * 2  # two visits at different times
     header, *rows = table(output)
     assert header == ["st", "end", "time", "stdev"]
     assert [row[:2] for row in rows] == [["1", "2"], ["1", "4"], ["2", "3"], ["10", "11"]]
@@ -80,11 +85,12 @@ def test_rows_are_segments_in_the_order_of_the_layers(run, segments, tmp_path, l
     sidecar = json.loads(output.with_suffix(".json").read_text())
     assert sidecar["complete"] and sidecar["device"]["kind"] == "cpu" and sidecar["settings"]["threads"] == 1
     assert [(row["file"], row["names"]) for row in sidecar["segments"]] == [
+        ("whole.onnx", ["apart 0,11"]),
         ("seg_0.onnx", ["10,11", "1,2", "2,3"]),
         ("seg_1.onnx", ["1,4"]),
         ("seg_3.onnx", ["layer1.0.conv1"]),
     ]
-    first = sidecar["segments"][0]
+    first = sidecar["segments"][1]
     assert first["time"] == stats.median_interval(np.concatenate(first["visits_ms"]))[0]
     assert first["ci95"][0] <= first["time"] <= first["ci95"][1]
 
@@ -100,10 +106,11 @@ def test_interrupted_it_goes_on_where_it_stopped(run, segments, tmp_path, loads)
     loads.interrupt = ()
     loads.clear()
     code, out, _ = run("table", segments, "-o", output, *QUICK)
-    assert (code, loads) == (0, ["seg_3.onnx", "seg_0.onnx", "seg_1.onnx", "seg_3.onnx"])
-    assert "visited 4 times now" in out
+    assert code == 0
+    assert loads == ["seg_3.onnx", "whole.onnx", "whole.onnx", "seg_0.onnx", "seg_1.onnx", "seg_3.onnx"]
+    assert "visited 5 times now" in out
     after = json.loads(output.with_suffix(".json").read_text())
-    assert [row["visits_ms"][:1] for row in after["segments"][:2]] == [row["visits_ms"] for row in before["segments"]]
+    assert [row["visits_ms"][:1] for row in after["segments"][:3]] == [row["visits_ms"] for row in before["segments"]]
     loads.clear()
     assert run("table", segments, "-o", output, *QUICK)[0] == 0 and not loads
     again = json.loads(output.with_suffix(".json").read_text())
@@ -122,7 +129,7 @@ def test_a_new_segment_is_timed_and_the_others_are_kept(run, segments, tmp_path,
     assert run("table", segments, "-o", output, *QUICK)[0] == 130
     loads.interrupt = ()
     assert run("table", segments, "-o", output, *QUICK)[0] == 0
-    assert loads == ["seg_4.onnx"] * 2
+    assert loads == ["seg_4.onnx", "whole.onnx", "seg_4.onnx"]
     assert [row for row in table(output) if row[:2] != ["4", "7"]] == first
 
 
@@ -148,7 +155,7 @@ def test_the_precision_of_the_segments_is_noted_and_must_be_one(run, segments, t
     assert code == 2 and "precision fp16" in err and "precision fp32" in err
     monkeypatch.setattr("trt_bench.metadata.read", lambda path: {"precision": path.name})
     code, _, err = run("table", segments, "-o", output, *QUICK)
-    assert code == 2 and "mixes segments in seg_0.onnx, seg_1.onnx, seg_3.onnx; export them again" in err
+    assert code == 2 and "mixes segments in seg_0.onnx, seg_1.onnx, seg_3.onnx, whole.onnx; export" in err
 
 
 def test_other_settings_are_refused(run, segments, tmp_path):
@@ -168,7 +175,12 @@ def test_a_noisy_segment_is_repeated_and_named(run, segments, tmp_path):
     assert code == 0
     timed = json.loads(output.with_suffix(".json").read_text())["segments"]
     assert {len(row["visits_ms"]) for row in timed} == {3}
-    assert out.count("warning: seg_") == 3 and "after 3 visits its interval is +-" in out and "--repeats" in out
+    assert (
+        out.count("warning: seg_") == 3
+        and "warning: whole.onnx" in out
+        and "after 3 visits its interval is +-" in out
+        and "--repeats" in out
+    )
 
 
 @pytest.mark.parametrize(
@@ -182,7 +194,7 @@ def test_a_noisy_segment_is_repeated_and_named(run, segments, tmp_path):
 )
 def test_a_visit_is_believed_when_another_agrees(run, segments, tmp_path, monkeypatch, speeds, time, visits):
     """Each visit is steady in itself: what slows a machine down for seconds cannot be seen within one."""
-    write_index(segments, [{"file": "seg_0.onnx", "input_shape": [3, 12, 12], "names": ["1,2"]}])
+    write_index(segments, [{**WHOLE, "file": "seg_0.onnx"}])
     coming = iter(speeds)
     monkeypatch.setattr(timer, "measure", lambda *_, **__: timer.Timing([[next(coming)] * 50], [], [], {}))
     output = tmp_path / "latency.csv"
@@ -195,7 +207,7 @@ def test_a_visit_is_believed_when_another_agrees(run, segments, tmp_path, monkey
 
 def test_visits_that_never_agree_leave_a_wide_interval_and_a_warning(run, segments, tmp_path, monkeypatch):
     coming = iter([2.0, 3.0, 4.0, 5.0, 6.0] * 3)
-    write_index(segments, [{"file": "seg_0.onnx", "input_shape": [3, 12, 12], "names": ["1,2"]}])
+    write_index(segments, [{**WHOLE, "file": "seg_0.onnx"}])
     monkeypatch.setattr(timer, "measure", lambda *_, **__: timer.Timing([[next(coming)] * 50], [], [], {}))
     output = tmp_path / "latency.csv"
     code, out, _ = run("table", segments, "-o", output, "--runtime", "onnxruntime")
@@ -228,6 +240,7 @@ def test_other_work_on_the_core_is_named(run, segments, tmp_path):
         ([{"file": "seg_0.onnx"}], 1, "lacks 'names'"),
         ([{"file": "gone.onnx", "names": ["0,1"]}], 1, "gone.onnx: no such file"),
         ([{"file": "seg_0.onnx", "names": ["0,1", "0,1"]}], 1, "has segment 0,1 twice"),
+        ([{"file": "seg_0.onnx", "names": ["0,1", "apart 3,7"]}], 1, "has no segment of the whole network, apart 0,N"),
     ],
 )
 def test_bad_folders_are_one_line(run, segments, tmp_path, entries, schema, message):
@@ -246,7 +259,7 @@ def test_a_sidecar_that_is_none_of_ours_is_kept(run, segments, tmp_path):
 
 def test_nan_is_a_failed_check(run, segments, tmp_path):
     save(segments / "nan.onnx", [helper.make_node("Sqrt", ["x"], ["y"])], {}, output_shape=("N", 3, 12, 12))
-    write_index(segments, [{"file": "nan.onnx", "input_shape": [3, 12, 12], "names": ["0,1"]}])
+    write_index(segments, [{"file": "nan.onnx", "input_shape": [3, 12, 12], "names": ["apart 0,1"]}])
     code, _, err = run("table", segments, "-o", tmp_path / "latency.csv", *QUICK)
     assert code == 1 and "nan.onnx: computes NaN or infinity" in err
 
@@ -255,5 +268,5 @@ def test_on_tensorrt(install, run, segments, tmp_path):
     module, _ = install()
     output = tmp_path / "latency.csv"
     assert run("table", segments, "-o", output, "--seconds", 0.01, "--bound", 10)[0] == 0
-    assert len(module.built) == 3
+    assert len(module.built) == 4
     assert [float(row[2]) for row in table(output)[1:]] == pytest.approx([0.265] * 4)

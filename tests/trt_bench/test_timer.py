@@ -94,3 +94,31 @@ def test_progress_says_the_time_left():
     measured(0.1, 0.1, seconds=2, progress=lines.append)
     assert lines[0] == "warm-up" and lines[-1] == ""
     assert lines[1:-1] == [f"timing, {left} s left" for left in (7, 6, 6, 5, 4, 3, 2, 2, 1, 0)]
+
+
+def test_a_segment_in_its_network_follows_the_whole_and_itself_in_turn():
+    machine = Machine()
+    repeat = timer.in_network(machine.network("segment", 0.001), machine.network("whole", 0.1))
+    inferences = repeat(2)
+    assert [name for _, name, _ in machine.log] == ["whole", "segment", "segment"] * 2
+    assert trace.latency(inferences) == pytest.approx([1.0] * 4)  # of the segment alone
+
+
+def test_a_sample_in_the_network_lies_between_an_inference_with_cold_caches_and_one_with_warm():
+    machine = Machine()
+    costs = {"cold": machine.network("cold", 0.003), "warm": machine.network("warm", 0.001)}
+    state = "warm"
+
+    def whole(count):
+        nonlocal state
+        state = "cold"
+        return machine.network("whole", 0.01)(count)
+
+    def segment(count):
+        nonlocal state
+        now, state = state, "warm"
+        return costs[now](count)
+
+    timing = timer.measure([timer.in_network(segment, whole)], 0.1, clock=machine.clock, untimed=0)
+    assert timing.samples_ms[0] == pytest.approx([2.0] * len(timing.samples_ms[0]))
+    assert timing.settings["untimed_inferences_per_block"] == 0
