@@ -91,14 +91,14 @@ def in_network(segment: Repeat, whole: Repeat) -> Repeat:
 
     One that runs again and again finds its weights in the cache, which in the network other layers have taken since.
     One that runs after the whole network finds nothing there, where in the network it finds its input at least. So an
-    inference is one of each in turn, and the median of a block lies halfway between.
+    inference is one of each, and the median of a block lies halfway between.
     """
 
     def repeat(count: int) -> np.ndarray:
         traces = []
         for _ in range(count):
             whole(1)
-            traces += [segment(1), segment(1)]
+            traces.append(segment(2))
         return np.concatenate(traces)
 
     return repeat
