@@ -150,7 +150,7 @@ def draw(path: Path, runs: Mapping[str, dict]) -> None:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7.2, 4.2), layout="constrained")
+    figure = Figure(figsize=(7.2, 4.8), layout="constrained")
     axes = figure.add_subplot()
     axes.axvline(1, color="tab:gray", linewidth=0.8)
     axes.axhline(0, color="tab:gray", linewidth=0.8)
@@ -160,6 +160,8 @@ def draw(path: Path, runs: Mapping[str, dict]) -> None:
             x, (low, high) = comparison["speedup"], comparison["ci95"]
             y = 100 * (accuracy["folded"] - accuracy["original"])
             axes.errorbar([x], [y], xerr=[[x - low], [high - x]], fmt="o", label=name)
+    axes.set_yscale("symlog", linthresh=1)  # from a tenth of a point to all of them
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.set_xlabel("speed-up of the folded network (above 1: faster)")
     axes.set_ylabel("accuracy, folded less original (points)")
     if axes.get_legend_handles_labels()[0]:
