@@ -6,6 +6,7 @@ while the activations fade, and hardening and hoisting change nothing any more.
 """
 
 import copy
+import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -23,7 +24,7 @@ def names(text: str) -> list[str]:
 
     Raises InputError where there is no name, in a file that says that nothing is to be removed.
     """
-    file = Path(text).is_file()
+    file = os.path.isfile(text)  # unlike Path.is_file, false for a list of names that is too long for a path
     content = Path(text).read_text(encoding="utf-8") if file else text
     found = [name.strip() for line in content.splitlines() for name in line.split(",") if name.strip()]
     if file and not found:

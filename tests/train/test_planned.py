@@ -17,6 +17,7 @@ def gated():
 
 def test_names_from_the_command_line_or_a_file(tmp_path):
     assert names("a,b, c") == ["a", "b", "c"]
+    assert len(names(",".join(f"blocks.{index}.expand.act" for index in range(300)))) == 300
     (tmp_path / "plan.txt").write_text("a\nb,c\n\n")
     assert names(str(tmp_path / "plan.txt")) == ["a", "b", "c"]
     (tmp_path / "plan.txt").write_text("\n")
