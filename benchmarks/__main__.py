@@ -52,14 +52,15 @@ def main(arguments: list[str] | None = None) -> None:
         if name not in BENCHMARKS:
             raise InputError(f"benchmark {name!r} is unknown; give one of {', '.join(BENCHMARKS)}")
     document.check_output(options.output)
-    results = {name: BENCHMARKS[name](cli.progress) for name in options.names or BENCHMARKS}
-    rows = report.rows(results)
-    print(table(rows), flush=True)
-    if options.output:
-        document.write(
-            options.output, "benchmarks", arguments, rows,
-            threads=torch.get_num_threads(), samples=report.samples(results),
-        )  # fmt: skip
+    results = {}
+    for name in options.names or BENCHMARKS:
+        results[name] = BENCHMARKS[name](cli.progress)
+        if options.output:  # after each, as all of them take minutes, and may be interrupted
+            document.write(
+                options.output, "benchmarks", arguments, report.rows(results),
+                threads=torch.get_num_threads(), samples=report.samples(results),
+            )  # fmt: skip
+    print(table(report.rows(results)), flush=True)
 
 
 if __name__ == "__main__":

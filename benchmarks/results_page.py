@@ -32,7 +32,7 @@ planned network against the measured; the last column has the networks that are 
         "What folding itself costs",
         """\
 Contenders are timed interleaved (A B B A) in one process; the speed-up is the median of paired ratios, over the first
-contender of each case.
+contender of each case. Machines in the cloud are fast and slow by turns: the ratios count, not the times.
 
 - **epoch**: four batches of an epoch of `prefold`, images from memory and cropped as a batch, against a loop that
   transforms each image with PIL in the main process, as the original code does.

@@ -41,6 +41,16 @@ def test_those_that_are_named_run_and_are_written(capsys, tmp_path):
     assert [row[0] for row in document["table"]] == ["benchmark", "two", "two"]
 
 
+def test_what_was_measured_outlives_an_interruption(tmp_path, monkeypatch):
+    def interrupted(progress):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(command.BENCHMARKS, "two", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        command.main(["-o", str(tmp_path / "b.json")])
+    assert list(json.loads((tmp_path / "b.json").read_text())["samples"]) == ["one"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
