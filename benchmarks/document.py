@@ -26,7 +26,8 @@ def write(path: Path, benchmark: str, arguments: list[str] | None, table: Sequen
     ``arguments`` are those of the command, None for the ones of this process; ``table`` is a header and rows, as
     printed; ``samples`` is whatever JSON else belongs to them, times in ms.
     """
-    words = [Path(word).name if word == str(path) else word for word in arguments or sys.argv[1:]]
+    given = sys.argv[1:] if arguments is None else arguments
+    words = [word.replace(str(path), path.name) for word in given]
     document = {
         "schema": SCHEMA,
         "benchmark": benchmark,

@@ -25,8 +25,8 @@ SECTIONS = {
         """\
 Networks with random weights, planned by a table that is measured first, with everything allowed and no budget: this is
 about latency only. *Everything* is without any activation whose removal lets layers merge; *published* is the choice of
-blocks of DepthShrinker. All speed-ups are over the original, interleaved, batch 1. *Miss* is the predicted time of the
-planned network against the measured; the last column has the networks that are faster than the planned one.""",
+blocks of DepthShrinker. All speed-ups are over the original, interleaved, batch 1. *Miss* is by how much the predicted
+speed-up is above the measured one; the last column has the networks that are faster than the planned one.""",
     ),
     "benchmarks": Section(
         "What folding itself costs",

@@ -42,11 +42,16 @@ def test_table_has_a_line_a_contender_and_speedups_over_the_first():
     ]
 
 
-def test_a_document_has_the_samples_the_machine_and_the_versions_but_no_path(tmp_path):
+@pytest.mark.parametrize("option", ["-o {}", "--output={}", "-o{}"])
+def test_a_document_has_the_samples_the_machine_and_the_versions_but_no_path(option, tmp_path):
     rows = [Row("case", {"slow": [2.0, 2.5], "fast": [1.0, 1.5]})]
     path = tmp_path / "demo.json"
     document.write(
-        path, "benchmarks", ["fold", "-o", str(path)], [["a"], ["b"]], samples=report.samples({"demo": rows})
+        path,
+        "benchmarks",
+        ["fold", *option.format(path).split()],
+        [["a"], ["b"]],
+        samples=report.samples({"demo": rows}),
     )
     assert str(tmp_path) not in path.read_text()
     found = json.loads(path.read_text())
