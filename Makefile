@@ -20,38 +20,51 @@ PY    := $(VENV)/bin/python
 READY := $(VENV)/.ready
 # The benchmark needs numpy and a runtime only: on a board it runs with the board's own Python, or what jetson-setup made.
 JETSON := $(HOME)/.cache/layer-folding/python/bin/python
-BENCH  := $$(test -e $(READY) && echo $(PY) || { test -x $(JETSON) && echo $(JETSON); } || echo $(PYTHON)) \
-          -m trt_bench$(if $(BOARD),.board '$(BOARD)')
+BENCH   = "$$(test -e $(READY) && echo $(PY) || { test -x $(call quote,$(JETSON)) && echo $(call quote,$(JETSON)); } || \
+          echo $(call quote,$(PYTHON)))" -m trt_bench$(if $(BOARD),.board $(call quote,$(BOARD)))
 
-epochs  := $(if $(EPOCHS),--epochs $(EPOCHS))
+# Values are the user's: each goes to the shell as one word, whatever is in it; of a list, each of its words.
+quote = '$(subst ','\'',$(1))'
+each = $(foreach one,$(1),$(call quote,$(one)))
+option = $(if $(2),$(1) $(call quote,$(2)))
+there = $(shell test -e $(call quote,$(1)) && echo yes)
+GIVEN := PYTHON MODEL DATA RUN RUNTIME BATCH PRECISION N LAMBDAS ENGINE WEIGHTS EPOCHS SIZE LAMBDA BUDGET_MS SPEEDUP LATENCY \
+         PLAN RUNS BOARD
+$(foreach name,$(GIVEN),$(if $(filter command environment,$(firstword $(origin $(name)))),$(if $(findstring $$,$(value $(name))),\
+  $(error $(name): make would replace what begins with a dollar sign; give the value itself))))
+
+run     = $(call quote,$(RUN)$(1))
+epochs  = $(call option,--epochs,$(EPOCHS))
 # A checkpoint runs code of your own (MODEL=package.module:function) only where the command names it.
-named   := $(if $(findstring :,$(MODEL)),--model '$(MODEL)')
-size    := $(if $(SIZE),--size $(SIZE))
-weights := $(if $(WEIGHTS),--weights '$(WEIGHTS)')
-lambda  := $(if $(LAMBDA),--lambda $(LAMBDA))
-aim     := $(if $(LATENCY),--latency '$(LATENCY)') $(if $(PLAN),--gate all --remove '$(PLAN)')
+trust   = $(if $(findstring :,$(MODEL)),--trust $(call quote,$(MODEL)))
+aim     = $(call option,--latency,$(LATENCY)) $(if $(PLAN),--gate all --remove $(call quote,$(PLAN)))
 # What the network is made from; where nothing of it is given, the one that is in RUN already will do.
-given   := $(filter-out file undefined,$(origin MODEL) $(origin DATA) $(origin SIZE) $(origin WEIGHTS))
-budget  := $(if $(BUDGET_MS),--budget-ms $(BUDGET_MS)) $(if $(SPEEDUP),--speedup $(SPEEDUP))
+# Code of your own has to be named in any case.
+given   := $(filter-out file undefined,$(if $(findstring :,$(MODEL)),,$(origin MODEL)) $(origin DATA) $(origin SIZE) $(origin WEIGHTS))
+budget  = $(call option,--budget-ms,$(BUDGET_MS)) $(call option,--speedup,$(SPEEDUP))
 # A table, and the plan by it, are for one batch size and one precision: the first of each.
 comma   := ,
-first_batch     := $(firstword $(BATCH))
-first_precision := $(firstword $(subst $(comma), ,$(PRECISION)))
-known   := $(if $(wildcard $(RUN)/importance.csv),--importance '$(RUN)/importance.csv')
-planned := $(if $(wildcard $(RUN)/plan.json),--plan '$(RUN)/plan.json')
+first_batch     = $(call quote,$(firstword $(BATCH)))
+first_precision = $(call quote,$(firstword $(subst $(comma), ,$(PRECISION))))
+known   = $(if $(call there,$(RUN)/importance.csv),--importance $(call run,/importance.csv))
+planning = $(PY) -m fold plan $(run) $(trust) --latency $(call run,/latency.csv) $(budget) \
+           --batch $(first_batch) --precision $(first_precision)
+planned = $(if $(call there,$(RUN)/plan.json),--plan $(call run,/plan.json))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fuzz bench docs-check support lint pretrain prefold table plan fold sweep export trt-bench report
-.PHONY: jetson-setup clean
+.PHONY: help setup demo test test-fast coverage fuzz fuzz-files bench gpu-check docs-check support lint pretrain prefold fit table plan fold sweep export trt-bench report
+.PHONY: types jetson-setup clean
 .NOTPARALLEL:
 
 help: ## list the targets and variables
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 21
 	@echo
 	@echo "  variables, here with their values:"
-	@echo "    MODEL=$(MODEL)  DATA=$(DATA)  RUN=$(RUN)  RUNTIME=$(RUNTIME)  BATCH=$(BATCH)  PRECISION=$(PRECISION)"
-	@echo "    LAMBDAS='$(LAMBDAS)'  ENGINE=$(ENGINE) (or ray)"
-	@echo "    WEIGHTS=FILE  EPOCHS=N (0 skips training)  LAMBDA=X (depth penalty)  SIZE=PIXELS  N=$(N) (fuzz)  PYTHON=$(PYTHON)"
+	@echo '    'MODEL=$(call quote,$(MODEL))  DATA=$(call quote,$(DATA))  RUN=$(run)
+	@echo '    'RUNTIME=$(call quote,$(RUNTIME))  BATCH=$(call quote,$(BATCH))  PRECISION=$(call quote,$(PRECISION))
+	@echo '    'LAMBDAS=$(call quote,$(LAMBDAS))  ENGINE=$(call quote,$(ENGINE)) '(or ray)'
+	@echo "    WEIGHTS=FILE  EPOCHS=N (0 skips training)  LAMBDA=X (depth penalty)  SIZE=PIXELS"
+	@echo '    'N=$(call quote,$(N)) '(fuzz)'  PYTHON=$(call quote,$(PYTHON))
 	@echo "    BUDGET_MS=X or SPEEDUP=S (plan)  LATENCY=CSV or PLAN=TXT (prefold)"
 	@echo "    RUNS='DIR DIR' (report: several runs, and their frontier)"
 	@echo "    BOARD=USER@HOST (trt-bench, table and jetson-setup run there, over ssh)"
@@ -72,77 +85,116 @@ demo: $(READY) ## the whole pipeline on handwritten digits, in minutes: train, p
 
 .PHONY: demo-stages
 demo-stages:
-	@$(PY) -m train pretrain --run '$(RUN)' --model $(MODEL) --data '$(DATA)' --epochs 10 --batch 64
-	@$(PY) -m train prefold --run '$(RUN)' --epochs 8 --batch 64 --lambda 1
-	@$(PY) -m train finetune --run '$(RUN)' --epochs 6 --batch 64
-	@$(PY) -m fold fold '$(RUN)'
-	@$(MAKE) --no-print-directory export trt-bench RUN=$(RUN)
+	@$(PY) -m train pretrain --run $(run) --model $(call quote,$(MODEL)) --data $(call quote,$(DATA)) --epochs 10 --batch 64
+	@$(PY) -m train prefold --run $(run) --epochs 8 --batch 64
+	@$(PY) -m train finetune --run $(run) --epochs 6 --batch 64
+	@$(PY) -m fold fold $(run)
+	@$(MAKE) --no-print-directory export trt-bench RUN=$(run)
 	@echo
-	@echo "files in $(RUN): original.onnx and folded.onnx to deploy, gates.png, metrics.csv, fold.json, bench.json; as a page:"
-	@$(PY) -m report '$(RUN)'
+	@echo files in $(run)": original.onnx and folded.onnx to deploy, gates.png, metrics.csv, fold.json, bench.json; as a page:"
+	@$(PY) -m report $(run)
+
+# Tests in parallel, one thread each, a file at a time; then those that measure time or need all cores, by themselves.
+PARALLEL := OMP_NUM_THREADS=1 $(PY) -m pytest -q -n auto --maxprocesses 8 --dist loadfile
+ALONE    := $(PY) -m pytest -q
 
 test: $(READY) ## all tests; fetches the TensorRT bindings that they check against, 30 MB
 	@$(PY) -m tests.trt_bench.bindings
-	@$(PY) -m pytest -q
+	@$(PARALLEL) -m 'not alone'
+	@$(ALONE) -m alone
 
-fuzz: $(READY) ## fold N random networks and check them; ten minutes
-	@FUZZ_EXAMPLES=$(N) $(PY) -m pytest -q tests/fold/test_fuzz.py
+test-fast: $(READY) ## the tests that are not slow, in minutes
+	@$(PARALLEL) -m 'not alone and not slow'
+	@$(ALONE) -m 'alone and not slow'
 
-bench: $(READY) ## what folding itself costs, side by side with the paper's code; ten minutes
+coverage: $(READY) ## the share of lines that the tests that are not slow run, in per cent
+	@$(PARALLEL) -m 'not alone and not slow' --cov --cov-report=
+	@$(ALONE) -m 'alone and not slow' --cov --cov-append --cov-report=
+	@$(PY) -m coverage report --format=total
+
+fuzz: $(READY) ## fold N random networks and check them, and draw anew in every other test that draws; ten minutes
+	@FUZZ_EXAMPLES=$(call quote,$(N)) $(PY) -m pytest -q -m hypothesis
+
+fuzz-files: $(READY) ## damage N files of the formats that the product reads; an hour for 10000
+	@FUZZ_FILES=$(call quote,$(N)) FUZZ_SEED=$$(date +%s) $(PY) -m pytest -q --timeout=0 tests/test_damaged_files.py
+
+bench: $(READY) ## what folding and fitting cost, folding side by side with the paper's code; twenty minutes
 	@$(PY) -m benchmarks
+	@$(PY) -m benchmarks.fit_cost
+
+gpu-check: $(READY) ## all that needs a GPU, on a machine with one: tests, CUDA graphs, the stages, TensorRT; ten minutes
+	@mkdir -p runs
+	@$(PY) -m benchmarks.gpu_check -o runs/gpu-check.json
 
 docs-check: $(READY) ## run every command block of README.md and docs/, but for those that say why not; ten minutes
 	@$(PY) -m tests.docs
 
-support: $(READY) ## which networks of torchvision and timm fold: docs/support.md; ten minutes
+support: $(READY) ## which networks of torchvision and timm fold, and which become engines: docs/support.md; two hours
 	@$(PY) -m benchmarks.support -o docs/support.md
 
-lint: $(READY) ## style and format
+lint: $(READY) types ## style, format and types
 	@$(PY) -m ruff check .
+	@$(PY) -m ruff check --select C901 --exit-zero --quiet . # functions that branch a lot: a hint, no failure
 	@$(PY) -m ruff format --check .
 
-pretrain: $(READY) ## train MODEL on DATA, or take its WEIGHTS
-	@test -z '$(given)' -a -e '$(RUN)/original.safetensors' || \
-	  $(PY) -m train pretrain --run '$(RUN)' --model '$(MODEL)' --data '$(DATA)' $(size) $(weights) $(epochs)
+# mypy finds modules by their folders, so it gets the folders under the names that they are installed with.
+TYPES := .cache/types/layer_folding
+types: $(READY)
+	@rm -rf $(TYPES) && mkdir -p $(TYPES)
+	@ln -s $(CURDIR)/layer_folding/* $(addprefix $(CURDIR)/,train fold export trt_bench report) $(TYPES)/
+	@cd $(TYPES)/.. && $(CURDIR)/$(PY) -m mypy --config-file $(CURDIR)/pyproject.toml -p layer_folding
 
-prefold: aim pretrain ## learn which activations can go, those that save time by LATENCY=FILE; or open those of PLAN=FILE
-	@$(PY) -m train prefold --run '$(RUN)' $(named) $(epochs) $(lambda) $(aim)
+pretrain: $(READY) ## train MODEL on DATA, or take its WEIGHTS
+	@test -z '$(given)' -a -e $(call run,/original.safetensors) || \
+	  $(PY) -m train pretrain --run $(run) --model $(call quote,$(MODEL)) --data $(call quote,$(DATA)) \
+	  $(call option,--size,$(SIZE)) $(call option,--weights,$(WEIGHTS)) $(epochs)
+
+prefold: aim pretrain ## learn which activations can go, those that save time by LATENCY=FILE; or carry out PLAN=FILE
+	@$(PY) -m train prefold --run $(run) $(trust) $(epochs) $(call option,--lambda,$(LAMBDA)) $(aim)
 
 .PHONY: aim
 aim: # before hours of training, not after
-	@for file in '$(LATENCY)' '$(PLAN)'; do test -z "$$file" -o -e "$$file" || \
+	@for file in $(call quote,$(LATENCY)) $(call quote,$(PLAN)); do test -z "$$file" -o -e "$$file" || \
 	  { echo "error: $$file: no such file; make table writes latency.csv, and make plan plan.txt" >&2; exit 2; }; done
 
+fit: pretrain ## fit layers in place of others, as fast as SPEEDUP: table, importance, plan, fit; no labels
+	@$(MAKE) --no-print-directory table
+	@$(PY) -m fold importance $(run) $(trust) --from fit --latency $(call run,/latency.csv)
+	@$(planning) --importance $(call run,/importance.csv) --measure
+	@$(PY) -m train fit $(run) $(trust) --plan $(call run,/plan.json)
+
 plan: $(READY) ## choose by RUN/latency.csv what to fold: what loses least in BUDGET_MS or at SPEEDUP, else the fastest
-	@$(PY) -m fold plan '$(RUN)' --latency '$(RUN)/latency.csv' $(known) $(budget) \
-	  --batch $(first_batch) --precision $(first_precision)
+	@$(planning) $(known)
 
 fold: $(READY) ## take those activations out, hoist padding, fine-tune, fold
-	@$(PY) -m train finetune --run '$(RUN)' $(named) $(epochs)
-	@$(PY) -m fold fold '$(RUN)' $(named)
+	@$(PY) -m train finetune --run $(run) $(trust) $(epochs)
+	@$(PY) -m fold fold $(run) $(trust)
 
 sweep: pretrain ## prefold, fine-tune and fold with each of LAMBDAS, each in RUN/lambda-X: accuracy against depth
-	@$(PY) -m train sweep --run '$(RUN)' $(named) --lambdas $(LAMBDAS) --prefold='$(epochs)' --finetune='$(epochs)' --engine $(ENGINE)
+	@$(PY) -m train sweep --run $(run) $(trust) --lambdas $(call each,$(LAMBDAS)) \
+	  --prefold=$(call quote,$(epochs)) --finetune=$(call quote,$(epochs)) --engine $(call quote,$(ENGINE))
 
 export: $(READY) ## original and folded network to ONNX in each PRECISION, each compared with PyTorch
-	@$(PY) -m export $(named) --precision $(PRECISION) --data '$(RUN)/eval.npz' \
-	  '$(RUN)/original.safetensors' '$(RUN)/folded.safetensors'
+	@$(PY) -m export $(trust) --precision $(call quote,$(PRECISION)) --data $(call run,/eval.npz) \
+	  $(call run,/original.safetensors) $(call run,/folded.safetensors)
 
 trt-bench: ## latency of both, interleaved, against the plan's if there is one: TensorRT, else ONNX Runtime on the CPU
-	@$(BENCH) bench --runtime $(RUNTIME) --batch $(BATCH) --data '$(RUN)/eval.npz' $(planned) \
-	  -o '$(RUN)/bench.json' '$(RUN)/original.onnx' '$(RUN)/folded.onnx'
+	@$(BENCH) bench --runtime $(call quote,$(RUNTIME)) --batch $(call each,$(BATCH)) --data $(call run,/eval.npz) $(planned) \
+	  -o $(call run,/bench.json) $(call run,/original.onnx) $(call run,/folded.onnx)
 
 table: ## latency of every segment that could be merged, for make plan; goes on where it stopped
-	@test ! -e $(READY) -o ! -e '$(RUN)/original.safetensors' || \
-	  $(PY) -m export segments $(named) --precision $(first_precision) '$(RUN)'
-	@$(BENCH) table --runtime $(RUNTIME) --batch $(first_batch) -o '$(RUN)/latency.csv' '$(RUN)/segments'
+	@test -e $(call run,/original.safetensors) -o -e $(call run,/segments/segments.json) || { \
+	  echo "error: "$(run)": has no original.safetensors; give a run folder that make pretrain has made, RUN=DIR" >&2; exit 2; }
+	@test ! -e $(READY) -o ! -e $(call run,/original.safetensors) || \
+	  $(PY) -m export segments $(trust) --precision $(first_precision) $(run)
+	@$(BENCH) table --runtime $(call quote,$(RUNTIME)) --batch $(first_batch) -o $(call run,/latency.csv) $(call run,/segments)
 
 report: $(READY) ## RUN/report.html, all of it on one page; with RUNS="DIR DIR" one for each, and frontier.html
-	@$(PY) -m report $(if $(RUNS),$(RUNS) -o frontier.html,'$(RUN)')
+	@$(PY) -m report $(if $(RUNS),$(call each,$(RUNS)) -o frontier.html,$(run))
 
 jetson-setup: ## on a Jetson, or with BOARD=user@host from here: check JetPack, add cuda-python; no PyTorch
 ifdef BOARD
-	@tar -cf - trt_bench | ssh '$(BOARD)' 'd=$$(mktemp -d) && tar -xf - -C "$$d" && cd "$$d" && \
+	@tar -cf - --exclude=__pycache__ layer_folding trt_bench | ssh -- $(call quote,$(BOARD)) 'd=$$(mktemp -d) && tar -xf - -C "$$d" && cd "$$d" && \
 	  /usr/bin/python3 -m trt_bench.jetson_setup; code=$$?; rm -rf "$$d"; exit $$code'
 else
 	@$(PYTHON) -m trt_bench.jetson_setup

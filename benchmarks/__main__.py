@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 
 from benchmarks import document, epoch, export, folding, gates, kernels, report
-from fold.report import table
-from trt_bench import cli
-from trt_bench.errors import InputError
+from layer_folding import command_line
+from layer_folding.errors import InputError
+from layer_folding.fold.reporting import table
 
 BENCHMARKS = {
     "epoch": epoch.run,
@@ -39,7 +39,7 @@ exit codes: 0 done, 1 a check failed, 2 bad input, 130 interrupted
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the benchmarks that were named, print their table and write their samples. Raises InputError."""
-    parser = cli.Parser(
+    parser = command_line.Parser(
         prog="python -m benchmarks",
         description="Measure side by side what this toolchain claims about its own speed, on the CPU.",
         epilog=EXAMPLE,
@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
     document.check_output(options.output)
     results = {}
     for name in options.names or BENCHMARKS:
-        results[name] = BENCHMARKS[name](cli.progress)
+        results[name] = BENCHMARKS[name](command_line.progress)
         if options.output:  # after each, as all of them take minutes, and may be interrupted
             document.write(
                 options.output, "benchmarks", arguments, report.rows(results),
@@ -64,4 +64,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(command_line.run(main))

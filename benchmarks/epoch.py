@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torchvision import datasets, transforms
 
 from benchmarks.measure import Progress, Row, interleave
-from train import depth_penalty, gates, linearize
-from train.batches import training_batches
-from train.data import RGB_MEAN, RGB_STD, Dataset, Split
-from train.models import build
+from layer_folding.fold import depth_penalty, gates, linearize
+from layer_folding.fold.models import build
+from layer_folding.train.batches import training_batches
+from layer_folding.train.data import RGB_MEAN, RGB_STD, Dataset, Split
 
 ROUNDS, STEPS, BATCH = 8, 4, 128
 CPU = torch.device("cpu")

@@ -9,8 +9,8 @@ import torch
 
 from benchmarks.measure import Progress, Row, interleave
 from benchmarks.networks import NETWORKS
-from export import lower, simplify
-from fold.checkpoint import build
+from layer_folding.export import lower, simplify
+from layer_folding.fold.model_names import build
 
 ROUNDS = 10
 NAMES = ("resnet18", "mobilenet_v2", "densenet121")

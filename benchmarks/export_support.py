@@ -22,10 +22,10 @@ import torch
 
 from benchmarks import networks
 from benchmarks.support import SEED, randomise_statistics, redraw_constants
-from export import lower, max_error, simplify
-from export.check import TOLERANCE
-from fold.checkpoint import build
-from fold.cli import run
+from layer_folding.command_line import run
+from layer_folding.export import lower, max_error, simplify
+from layer_folding.export.verifying import TOLERANCE
+from layer_folding.fold.model_names import build
 
 OPSETS = (17, 20)
 NEEDLESS = ("Identity", "Dropout", "Constant", "BatchNormalization", "Pad")

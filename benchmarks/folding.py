@@ -6,10 +6,9 @@ import torch
 from torch import fx
 
 from benchmarks.measure import Progress, Row, interleave
-from fold import fold, hoist_padding
-from train import gates, harden, linearize
-from train.models.cifar_resnet import CifarResNet
-from trt_bench.errors import CheckError
+from layer_folding.errors import CheckError
+from layer_folding.fold import fold, gates, harden, hoist_padding, linearize
+from layer_folding.fold.models.cifar_resnet import CifarResNet
 
 ROUNDS = 10
 

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.measure import Progress, Row, interleave
-from train import depth_penalty, gates, linearize
-from train.models import build
+from layer_folding.fold import depth_penalty, gates, linearize
+from layer_folding.fold.models import build
 
 ROUNDS = 15
 
@@ -24,7 +24,7 @@ def step_times(batch: int, rounds: int, progress: Progress) -> Row:
     images = torch.randn(batch, 3, 32, 32).contiguous(memory_format=torch.channels_last)
     labels = torch.randint(10, (batch,))
     model = build("resnet20", 10)
-    networks = {"no gates": model} | {f"gates: {g}": linearize(model, images[:1], g) for g in ("foldable", "all")}
+    networks = {"no gates": model} | {f"gates: {g}": linearize(model, images[:1], gate=g) for g in ("foldable", "all")}
     contenders = {
         name: partial(_step, network.to(memory_format=torch.channels_last).train(), images, labels)
         for name, network in networks.items()

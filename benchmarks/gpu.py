@@ -1,13 +1,16 @@
-"""Original against folded in PyTorch on a GPU, as CUDA graphs: ``python -m benchmarks.gpu``, five minutes.
+"""Original against merged and fitted in PyTorch on a GPU, as CUDA graphs: ``python -m benchmarks.gpu``, five minutes.
 
-Each network with random weights, every activation gone whose removal lets layers merge. BatchNorm is merged into the
-convolutions of both, as any runtime does, so that the speed-up is that of folding. A graph launches all kernels of an
-inference at once, so the time is that of the GPU. Nothing is trained: this is about latency only.
+Each network has random weights, and loses every activation whose removal lets layers merge. "Merged" has the exact
+merge of these layers. "Fitted" has one layer in their place, with a kernel as large as the largest of theirs. BatchNorm
+is merged into the convolutions of all three, as any runtime does, so that the speed-up is that of fewer layers. A graph
+launches all kernels of an inference at once, so the time is that of the GPU. Nothing is trained: this is about latency
+only.
 """
 
 import argparse
 import itertools
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +19,21 @@ from torch import nn
 from torch.fx.experimental.optimization import fuse
 
 from benchmarks import document
-from benchmarks.planned import NETWORKS, everywhere, folded
+from benchmarks.planned import NETWORKS, Changes, everywhere, folded
 from benchmarks.support import randomise_statistics
-from fold.network import open_network
-from fold.report import table
-from trt_bench import cli, nvml, stats, timer, trace
-from trt_bench.errors import CheckError, InputError
+from layer_folding import command_line, records, stats
+from layer_folding.errors import CheckError, InputError
+from layer_folding.fit_choices import Choice
+from layer_folding.fold.fitting.parts import find_parts
+from layer_folding.fold.fitting.placing import place_all
+from layer_folding.fold.folding import fold, scan
+from layer_folding.fold.graph.tracing import trace
+from layer_folding.fold.networks import open_network
+from layer_folding.fold.reporting import table
+from layer_folding.trt_bench import inference_times, nvml, timer
 
 NAMES = ("resnet20", "resnet18", "mobilenet_v2", "vgg16_bn")
+VARIANTS = ("original", "merged", "fitted")
 BATCHES = (1, 32)
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16}
 WARM_UP = 3  # runs before a capture, in which cuDNN chooses its kernels
@@ -35,14 +45,31 @@ exit codes: 0 done, 1 a network computes infinities, 2 bad input, or no GPU
 """
 
 
-def pair(name: str) -> tuple[nn.Module, nn.Module, torch.Tensor]:
-    """The network ``name``, the same folded, and an image [1, C, H, W], on the CPU; BatchNorms of both are merged."""
+def variants(name: str) -> tuple[list[nn.Module], torch.Tensor]:
+    """The network ``name`` as each of `VARIANTS`, BatchNorms merged, and an image [1, C, H, W]; all on the CPU."""
     network = NETWORKS[name]
     torch.manual_seed(0)
     model, shape = open_network(network.spec, [3, network.pixels, network.pixels])
     images = torch.randn(2, *shape)
     randomise_statistics(model, images)
-    return fuse(model), fuse(folded(model, everywhere(model, images), images)), images[:1]
+    merged = folded(model, Changes(everywhere(model, images)), images)[0]
+    return [fuse(model), fuse(merged), fuse(fitted(model, images))], images[:1]
+
+
+def fitted(model: nn.Module, images: torch.Tensor) -> nn.Module:
+    """``model`` with one layer, of fresh weights, for each set of layers that could merge; folded."""
+    traced = trace(model.eval(), images, share_weights=True)
+    choices = [
+        Choice(merge.activations, _largest_kernel(traced, merge.layers)) for merge in scan(model, images).candidates
+    ]
+    placed = place_all(traced, find_parts(traced, choices))[0]
+    randomise_statistics(placed, images)
+    return fold(placed, images[:1]).model
+
+
+def _largest_kernel(model: nn.Module, layers: Sequence[str]) -> int:
+    """Of the convolutions called ``layers``, whose kernels are square; 1 for linear layers."""
+    return max(max(getattr(model.get_submodule(layer), "kernel_size", (1,))) for layer in layers)
 
 
 def replay(model: nn.Module, x: torch.Tensor) -> timer.Repeat:
@@ -69,54 +96,61 @@ def replay(model: nn.Module, x: torch.Tensor) -> timer.Repeat:
             graph.replay()
             mark.record()
         marks[-1].synchronize()
-        return trace.of_host([round(1e6 * marks[0].elapsed_time(mark)) for mark in marks])
+        return inference_times.of_host([round(1e6 * marks[0].elapsed_time(mark)) for mark in marks])
 
     return repeat
 
 
 def measure(name: str, seconds: float) -> list[dict]:
     """A JSON value for each batch size and precision: samples in ms of both networks, and their comparison."""
-    *models, image = pair(name)
+    models, image = variants(name)
     found = []
     for (precision, dtype), batch in itertools.product(PRECISIONS.items(), BATCHES):
         layout = torch.channels_last if dtype is torch.float16 else torch.contiguous_format  # of tensor cores
         x = image.repeat(batch, 1, 1, 1).to("cuda", dtype, memory_format=layout)
         repeats = [replay(model.to("cuda", dtype, memory_format=layout), x) for model in models]
         label = f"{name}, {precision}, batch {batch}"
-        timing = timer.measure(repeats, seconds, progress=lambda text, at=label: cli.progress(text and f"{at}: {text}"))
+        timing = timer.measure(
+            repeats, seconds, progress=lambda text, at=label: command_line.progress(text and f"{at}: {text}")
+        )
         found.append(row(name, precision, batch, timing.samples_ms))
     return found
 
 
 def row(name: str, precision: str, batch: int, samples_ms: list[list[float]]) -> dict:
-    """One entry of the result; ``samples_ms`` are those of the original and of the folded network."""
-    original, merged = map(np.array, samples_ms)
+    """One entry of the result; ``samples_ms`` are those of the networks of `VARIANTS`."""
+    original, *others = map(np.array, samples_ms)
     return {
         "network": name,
         "precision": precision,
         "batch": batch,
-        "original_ms": samples_ms[0],
-        "folded_ms": samples_ms[1],
-        "comparison": stats.compare(original, merged),
+        "samples_ms": dict(zip(VARIANTS, samples_ms, strict=True)),
+        "comparisons": {
+            variant: records.as_json(stats.compare(original, samples))
+            for variant, samples in zip(VARIANTS[1:], others, strict=True)
+        },
     }
 
 
 def lines(rows: list[dict]) -> list[list[str]]:
     """A header, and a line for each entry."""
-    found = [["network", "precision", "batch", "original ms", "folded ms", "speed-up [95 % interval]", "folded is"]]
+    found = [["network", "precision", "batch", "original ms", *VARIANTS[1:]]]
     for entry in rows:
-        comparison = entry["comparison"]
-        low, high = comparison["ci95"]
-        medians = [f"{np.median(entry[f'{which}_ms']):.4g}" for which in ("original", "folded")]
-        speedup = f"{comparison['speedup']:.3f}x [{low:.3f}, {high:.3f}]"
-        verdict = comparison["verdict"].replace("no significant difference", "as fast")
-        found.append([entry["network"], entry["precision"], str(entry["batch"]), *medians, speedup, verdict])
+        median = f"{np.median(entry['samples_ms']['original']):.4g}"
+        speedups = [_speedup(entry["comparisons"][variant]) for variant in VARIANTS[1:]]
+        found.append([entry["network"], entry["precision"], str(entry["batch"]), median, *speedups])
     return found
+
+
+def _speedup(comparison: dict) -> str:
+    low, high = comparison["ci95"]
+    verdict = comparison["verdict"].replace("no significant difference", "as fast")
+    return f"{comparison['speedup']:.3f}x [{low:.3f}, {high:.3f}] {verdict}"
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure, print a table, write the samples. Raises InputError without a GPU."""
-    parser = cli.Parser(
+    parser = command_line.Parser(
         prog="python -m benchmarks.gpu",
         description=__doc__.partition("\n")[0],
         epilog=EXAMPLE,
@@ -132,13 +166,11 @@ def main(arguments: list[str] | None = None) -> None:
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.allow_tf32 = False  # fp32 is to be fp32
     rows = [entry for name in options.networks for entry in measure(name, options.seconds)]
-    gpu = {"name": torch.cuda.get_device_name(), "cuda": torch.version.cuda, **nvml.describe()}
-    print(
-        f"{table(lines(rows))}\n\n{gpu['name']}, PyTorch {torch.__version__}, CUDA {gpu['cuda']}, replayed CUDA graphs"
-    )
+    gpu = document.Gpu(torch.cuda.get_device_name(), torch.version.cuda, nvml.describe())
+    print(f"{table(lines(rows))}\n\n{gpu.name}, PyTorch {torch.__version__}, CUDA {gpu.cuda}, replayed CUDA graphs")
     if options.output:
         document.write(options.output, "benchmarks.gpu", arguments, lines(rows), gpu=gpu, samples=rows)
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(command_line.run(main))

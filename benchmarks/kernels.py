@@ -1,4 +1,4 @@
-"""The merged kernel of two 3x3 convolutions: by autograd, as the code of the paper does it, and by `fold.affine`.
+"""The merged kernel of two 3x3 convolutions: by autograd, as the paper's code does it, and by our algebra.
 
 Layer Folding (Ben Dror et al., BMVC 2022, arXiv 2106.09309) defines the merged layer by what it computes. The code that
 its authors published therefore sends a zero image through both layers: the output at the centre is the bias, and the
@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.measure import Progress, Row, interleave, total
-from fold.affine import AffineConv, Geometry
-from trt_bench.errors import CheckError
+from layer_folding.errors import CheckError
+from layer_folding.fold.algebra.affine_conv import AffineConv
+from layer_folding.fold.algebra.geometry import Geometry
 
 TOLERANCE = 1e-9  # of the largest weight, in float64
 CHECK_PIXELS = 9  # the smallest image whose centre sees no border, whatever the stride
@@ -88,7 +89,7 @@ def by_autograd(layers: Sequence[nn.Conv2d], pixels: int) -> tuple[Tensor, Tenso
 
 
 def by_composition(layers: Sequence[nn.Conv2d], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """The same as `by_autograd`, by `fold.affine.AffineConv.then` in ``dtype``."""
+    """The same as `by_autograd`, by `fold.algebra.affine_conv.AffineConv.then` in ``dtype``."""
     with torch.no_grad():
         first, second = (_affine(layer, dtype) for layer in layers)
         merged = first.then(second)

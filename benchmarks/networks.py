@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from fold import CheckError, InputError
-from fold.cli import Parser
-from fold.files import write_text
+from layer_folding.command_line import Parser
+from layer_folding.errors import CheckError, InputError
+from layer_folding.files import write_text
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,17 @@
 """Whether planning keeps its promise: ``python -m benchmarks.planned``, half an hour on an idle machine.
 
 Five networks with random weights are planned by a latency table that is measured first, with everything allowed. Each
-is then timed in one interleaved run as it was, as planned, folded everywhere, and with a published choice of blocks
-where there is one. Planned must not be slower than any of the others. Nothing is trained: this is about latency only.
+is then timed in one interleaved run as it was, as planned, as planned with exact merges alone, folded everywhere, and
+with a published choice of blocks where there is one. Planned must not be slower than any of the others. Nothing is
+trained, and layers that a plan fits have random weights: this is about latency only.
 """
 
 import argparse
 import contextlib
-import io
-import json
 import sys
 import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,20 +21,26 @@ from torch import nn
 
 from benchmarks import document
 from benchmarks.support import randomise_statistics
-from export import lower, metadata, simplify
-from export.segments import Segment, write_segments
-from fold import __main__ as folding
-from fold import candidates, fold, hoist_padding, scan
-from fold.checkpoint import remove
-from fold.network import open_network
-from fold.report import table
-from fold.trace import trace
-from trt_bench import cli, prediction, stats
-from trt_bench.bench import Bench, bench
-from trt_bench.errors import CheckError, InputError
-from trt_bench.runtimes import Options
-from trt_bench.runtimes import onnxruntime as runtime
-from trt_bench.table import How, measure
+from layer_folding import command_line, recipes, records, stats
+from layer_folding.bench_results import BenchResult
+from layer_folding.errors import CheckError
+from layer_folding.export import lower, onnx_metadata, simplify
+from layer_folding.fit_choices import Choice
+from layer_folding.fold import fold, hoist_padding, scan
+from layer_folding.fold.fitting.parts import find_parts
+from layer_folding.fold.fitting.placing import place_all
+from layer_folding.fold.graph.changes import remove
+from layer_folding.fold.graph.tracing import trace
+from layer_folding.fold.networks import open_network
+from layer_folding.fold.plan.candidates import candidates
+from layer_folding.fold.planning import plan
+from layer_folding.fold.reporting import table
+from layer_folding.importance_tables import Importance
+from layer_folding.measuring_tables import table as measured_table
+from layer_folding.plans import write_plan
+from layer_folding.trt_bench import measuring, prediction
+from layer_folding.trt_bench.runtimes import Options
+from layer_folding.trt_bench.runtimes import onnxruntime as runtime
 
 EXAMPLE = """\
 examples:
@@ -56,6 +61,33 @@ class Network:
     published: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Changes:
+    """What becomes of a network: activations that are ``removed``, for exact merges, and layers to fit."""
+
+    removed: tuple[str, ...] = ()
+    fits: tuple[Choice, ...] = ()
+
+    @property
+    def lines(self) -> list[str]:
+        return [*self.removed, *map(str, self.fits)]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The ``changes`` of each variant of a network, as plan.txt has them, and the variants timed side by side."""
+
+    changes: dict[str, tuple[str, ...]]
+    bench: BenchResult
+
+
+@dataclass(frozen=True)
+class _Outcomes:
+    """What a document of this benchmark has besides its table."""
+
+    networks: dict[str, Outcome]
+
+
 def _blocks(numbers: Iterable[int]) -> tuple[str, ...]:
     return tuple(f"features.{block}.conv.{layer}.2" for block in numbers for layer in (0, 1))
 
@@ -70,8 +102,8 @@ NETWORKS = {
 }
 
 
-def run(name: str, folder: Path, seconds: float) -> dict:
-    """Plan the network ``name`` by a table measured now, carry it out, and time it beside the others: a JSON value.
+def run(name: str, folder: Path, seconds: float) -> Outcome:
+    """Plan the network ``name`` by a table measured now, carry it out, and time it beside the others.
 
     ``folder`` gets the segments, the table and the networks; a table that is there is used again. ``seconds`` are for
     timing each network.
@@ -82,31 +114,35 @@ def run(name: str, folder: Path, seconds: float) -> dict:
     model, _ = open_network(network.spec, shape)
     images = torch.randn(2, *shape)
     randomise_statistics(model, images)  # so that no value becomes infinite, or so small that arithmetic is slow
-    plan = _plan(network.spec, model, shape, folder)
-    wanted = {"original": (), "planned": tuple(sorted(plan.removed)), "everything": everywhere(model, images[:1])}
+    example = images[:1]
+    latency = measured_table(model, example, folder=folder, runtime="onnxruntime", progress=command_line.progress)
+    chosen, merged = (plan(model, example, latency, importance=known) for known in (None, _exact(model, example)))
+    write_plan(folder / "plan.json", chosen)
+    planned = prediction.load(folder / "plan.json")
+    wanted = {
+        "original": Changes(),
+        "planned": Changes(fits=chosen.choices) if chosen.fits else Changes(tuple(sorted(chosen.removed))),
+        "merged": Changes(merged.removed),
+        "everything": Changes(everywhere(model, example)),
+    }
     if network.published:
-        wanted["published"] = network.published
+        wanted["published"] = Changes(network.published)
     paths = []
-    for variant, removed in wanted.items():
-        cli.progress(f"{name}: {variant}")
+    for variant, changes in wanted.items():
+        command_line.progress(f"{name}: {variant}")
         paths.append(str(folder / f"{variant}.onnx"))
-        _export(model, removed, network.spec, images, paths[-1])
-    result, _ = bench(paths, runtime, "", Options(), Bench(seconds), cli.progress)
-    result["prediction"] = prediction.compare(plan, result, runtime, Options(), cli.progress)
-    cli.progress("")
-    return {"removed": {variant: list(names) for variant, names in wanted.items()}, "bench": result}
+        _export(model, changes, network.spec, images, paths[-1])
+    result = measuring.measure(paths, runtime, "", Options(), measuring.Bench(seconds), command_line.progress).result
+    predicted = prediction.compare(planned, result, runtime, Options(), command_line.progress)
+    command_line.progress("")
+    variants = {variant: tuple(changes.lines) for variant, changes in wanted.items()}
+    return Outcome(variants, replace(result, prediction=predicted))
 
 
-def _plan(spec: str, model: nn.Module, shape: list[int], folder: Path) -> prediction.Plan:
-    """The steps of a user: export the segments, measure the table, plan."""
-    segments = (Segment(*each) for each in candidates.segments(model, torch.zeros(1, *shape)))
-    write_segments(segments, folder / "segments")
-    latency = folder / "latency.csv"
-    measure(str(folder / "segments"), str(latency), runtime, "", Options(), How(), cli.progress)
-    size = [str(n) for n in shape]
-    with contextlib.redirect_stdout(io.StringIO()):
-        folding.main(["plan", spec, "--input", *size, "--latency", str(latency), "-o", str(folder)])
-    return prediction.load(str(folder / "plan.json"))
+def _exact(model: nn.Module, example: torch.Tensor) -> Importance:
+    """By which a plan has exact merges alone."""
+    exact = [candidate.exact for candidate in candidates(model, example).found if candidate.exact]
+    return Importance({each.changes: float(len(each.changes)) for each in exact}, "activations")
 
 
 def everywhere(model: nn.Module, example: torch.Tensor) -> tuple[str, ...]:
@@ -114,87 +150,86 @@ def everywhere(model: nn.Module, example: torch.Tensor) -> tuple[str, ...]:
     return tuple(name for merge in scan(model, example).candidates for name in merge.activations)
 
 
-def folded(model: nn.Module, removed: tuple[str, ...], images: torch.Tensor) -> nn.Module:
-    """``model`` without the activations ``removed``, its padding hoisted, folded.
+def folded(model: nn.Module, changes: Changes, images: torch.Tensor) -> tuple[nn.Module, tuple[recipes.FitRecord, ...]]:
+    """``model`` with ``changes``, its padding hoisted, folded; and what was fitted, with random weights.
 
     BatchNorms get new statistics, near those of ``images``: without activations, values would else outgrow float16.
     """
-    bare = hoist_padding(remove(trace(model, images), list(removed)), images)[0].eval()
+    traced = trace(model, images)
+    parts = find_parts(traced, changes.fits)
+    fitted, placed = place_all(traced, parts)
+    fits = [recipes.FitRecord(str(a.choice), a.layers, b.name, 0.0) for a, b in zip(parts, placed, strict=True)]
+    bare = hoist_padding(remove(fitted, list(changes.removed)), images)[0].eval()
     randomise_statistics(bare, images)
-    return fold(bare, images[:1]).model
+    return fold(bare, images[:1]).model, tuple(fits)
 
 
-def _export(model: nn.Module, removed: tuple[str, ...], spec: str, images: torch.Tensor, path: str) -> None:
-    """Write ``model`` without the activations ``removed``, folded, as ONNX that says so. Nothing removed: as it is."""
+def _export(model: nn.Module, changes: Changes, spec: str, images: torch.Tensor, path: str) -> None:
+    """Write ``model`` with ``changes``, folded, as ONNX that says so. Without changes: as it is."""
     stage = "original"
-    if removed:  # with nothing to remove, a plan is to keep the network
-        model, stage = folded(model, removed, images), "folded"
-    recipe = {
-        "stage": stage,
-        "model": {"spec": spec},
-        "input_shape": list(images.shape[1:]),
-        "removed": list(removed),
-    }
+    fits: tuple[recipes.FitRecord, ...] = ()
+    if changes.lines:  # with nothing to change, a plan is to keep the network
+        stage, (model, fits) = "folded", folded(model, changes, images)
+    recipe = recipes.Recipe(stage, recipes.Network(spec), tuple(images.shape[1:]), fitted=fits, removed=changes.removed)
     proto = simplify(lower(model, images))[0]
-    metadata.write(proto, {**metadata.describe(model, recipe), "precision": "fp32"})
+    onnx_metadata.write(proto, {**onnx_metadata.describe(model, recipe), "precision": "fp32"})
     onnx.save(proto, path)
 
 
-def slower(result: dict) -> list[str]:
+def slower(outcome: Outcome) -> list[str]:
     """The networks of a `run` that are faster than the planned one, by more than the interval of the comparison."""
-    samples = {model["name"]: np.array(model["samples_ms"]) for model in result["bench"]["models"]}
+    samples = {model.name: np.array(model.samples_ms) for model in outcome.bench.models}
     planned = samples.pop("planned")
-    return [name for name, other in samples.items() if stats.compare(other, planned)["verdict"] == "slower"]
+    return [name for name, other in samples.items() if stats.compare(other, planned).verdict == "slower"]
 
 
-def rows(results: dict[str, dict]) -> list[list[str]]:
+def rows(outcomes: dict[str, Outcome]) -> list[list[str]]:
     """A header, and a row for each network."""
     header = [
-        "network", "depth", "original ms", "predicted ms", "measured ms", "predicted", "planned", "everything",
-        "published", "miss", "slower than",
+        "network", "depth", "original ms", "predicted ms", "measured ms", "predicted", "planned", "merged",
+        "everything", "published", "miss", "slower than",
     ]  # fmt: skip
-    found = [header]
-    for name, result in results.items():
-        models = {model["name"]: model for model in result["bench"]["models"]}
-        said = result["bench"]["prediction"]
-        speedups = {each["candidate"]: each for each in result["bench"]["comparisons"]}
-        depths = [models[variant]["network"]["depth"] for variant in ("original", "planned")]
-        found.append(
-            [
-                name,
-                f"{depths[0]} => {depths[1]}",
-                f"{models['original']['latency_ms']['median']:.3g}",
-                f"{said['latency_ms']['planned']:.3g} +- {said['latency_ms']['error']:.1g}",
-                f"{models['planned']['latency_ms']['median']:.3g}",
-                f"{said['speedup']:.3f}x",
-                *(_speedup(speedups.get(variant)) for variant in ("planned", "everything", "published")),
-                f"{said['miss']:+.1%}",
-                ", ".join(slower(result)) or "none",
-            ]
-        )
-    return found
+    return [header, *(_row(name, outcome) for name, outcome in outcomes.items())]
 
 
-def _speedup(comparison: dict | None) -> str:
+def _row(name: str, outcome: Outcome) -> list[str]:
+    original, planned = (outcome.bench.model(variant, 1) for variant in ("original", "planned"))
+    said = outcome.bench.prediction
+    assert said is not None and said.latency_ms is not None and said.miss is not None  # `run` measures what it plans
+    speedups = {each.candidate: each for each in outcome.bench.comparisons}
+    return [
+        name,
+        f"{original.network.depth} => {planned.network.depth}",
+        f"{original.latency_ms.median:.3g}",
+        f"{said.latency_ms.planned:.3g} +- {said.latency_ms.error:.1g}",
+        f"{planned.latency_ms.median:.3g}",
+        f"{said.speedup:.3f}x",
+        *(_speedup(speedups.get(variant)) for variant in ("planned", "merged", "everything", "published")),
+        f"{said.miss:+.1%}",
+        ", ".join(slower(outcome)) or "none",
+    ]
+
+
+def _speedup(comparison: stats.Comparison | None) -> str:
     if comparison is None:
         return "-"
-    low, high = comparison["ci95"]
-    verdict = comparison["verdict"].replace("no significant difference", "equal")
-    return f"{comparison['speedup']:.3f}x [{low:.3f}, {high:.3f}] {verdict}"
+    low, high = comparison.ci95
+    verdict = comparison.verdict.replace("no significant difference", "equal")
+    return f"{comparison.speedup:.3f}x [{low:.3f}, {high:.3f}] {verdict}"
 
 
-def text(results: dict[str, dict]) -> str:
+def text(outcomes: dict[str, Outcome]) -> str:
     """The table, and the device."""
     devices = {
-        f"ONNX Runtime {device['runtime_version']} on {device['name']}, one thread, batch 1"
-        for device in (result["bench"]["device"] for result in results.values())
+        f"ONNX Runtime {device.runtime_version} on {device.name}, one thread, batch 1"
+        for device in (outcome.bench.device for outcome in outcomes.values())
     }
-    return "\n".join([table(rows(results)), "", *sorted(devices)])
+    return "\n".join([table(rows(outcomes)), "", *sorted(devices)])
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure, print the table. Raises InputError, and CheckError where a planned network is slower than another."""
-    parser = cli.Parser(
+    parser = command_line.Parser(
         prog="python -m benchmarks.planned",
         description=__doc__.partition("\n")[0],
         epilog=EXAMPLE,
@@ -222,17 +257,11 @@ def main(arguments: list[str] | None = None) -> None:
         raise CheckError(f"planned is slower: {'; '.join(failed)}; see whether the machine was quiet, then the table")
 
 
-def _read(path: Path | None) -> dict[str, dict]:
+def _read(path: Path | None) -> dict[str, Outcome]:
     if path is None or not path.exists():
         return {}
-    try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-        if known["schema"] != document.SCHEMA:
-            raise ValueError(f"schema is {known['schema']!r}")
-        return dict(known["networks"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"-o {path}: is no result of this benchmark ({error}); give another file") from error
+    return records.read(path, _Outcomes, document.SCHEMA, "give a result of this benchmark, or another -o").networks
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(command_line.run(main))

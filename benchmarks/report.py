@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from benchmarks.measure import Row
-from trt_bench import stats
+from layer_folding import stats
 
 HEADER = ["benchmark", "case", "contender", "rounds", "median ms [95 % interval]", "speed-up [95 % interval]"]
 

@@ -3,20 +3,24 @@
 Notes in docs/results what came out of each run folder and each benchmark, and writes docs/results.md from all of it.
 """
 
-import json
 import shlex
 import sys
 from pathlib import Path
 
-from benchmarks import document
+from benchmarks import document, notes
+from benchmarks.document import Document
+from benchmarks.notes import Note, NotedLatency, NotedMerge
 from benchmarks.results_page import SECTIONS, draw, page
-from fold.cli import Parser, run
-from fold.errors import InputError
-from fold.files import write_json, write_text
-from train.arguments import parser as stages
+from layer_folding import bench_results, fold_results, run_config
+from layer_folding.command_line import Parser, run
+from layer_folding.errors import InputError
+from layer_folding.files import write_text
+from layer_folding.records import as_json
+from layer_folding.run_config import Config, StageRun
+from layer_folding.subcommands import parse
+from layer_folding.train.commands import COMMANDS
 
 FOLDER = Path("docs/results")
-SCHEMA = 1
 _OPTIONS = {"penalty": "lambda", "gate_weights": "latency"}  # a run notes the weights that a table gave
 
 EXAMPLE = """\
@@ -45,61 +49,58 @@ def main(arguments: list[str] | None = None) -> None:
         raise InputError(f"{FOLDER}: there is no folder {FOLDER.parent} here; run this in the root of the checkout")
     for source in options.sources:
         if source.suffix == ".json":
-            write_json(FOLDER / "benchmarks" / source.name, note_benchmark(source))
+            document.save(FOLDER / "benchmarks" / source.name, note_benchmark(source))
         else:
-            write_json(FOLDER / "runs" / f"{source.resolve().name}.json", note(source))
-    runs, benchmarks = (
-        {path.stem: _read(path) for path in sorted((FOLDER / kind).glob("*.json"))} for kind in ("runs", "benchmarks")
-    )
+            notes.write(FOLDER / "runs" / f"{source.resolve().name}.json", note(source))
+    runs = {path.stem: notes.read(path) for path in sorted((FOLDER / "runs").glob("*.json"))}
+    benchmarks = [document.read(path) for path in sorted((FOLDER / "benchmarks").glob("*.json"))]
     write_text(FOLDER.with_suffix(".md"), page(runs, benchmarks))
     draw(FOLDER.with_suffix(".svg"), runs)
     print(f"wrote {FOLDER.with_suffix('.md')}: {len(runs)} runs, {len(benchmarks)} benchmarks")
 
 
-def note_benchmark(path: Path) -> dict:
-    """What the page shows of a file that a benchmark wrote: all but the samples.
-
-    Raises InputError for another file, or one of another schema.
-    """
-    result = _read(path)
-    if result.get("schema") != document.SCHEMA or result.get("benchmark") not in SECTIONS:
-        raise InputError(f"{path}: is no result of {', '.join(SECTIONS)} as they write it now; measure again")
-    shown = ("schema", "benchmark", "command", "device", "gpu", "versions", "table")
-    return {key: result[key] for key in shown if key in result}
+def note_benchmark(path: Path) -> Document:
+    """What the page shows of a file that a benchmark wrote. Raises InputError for another file."""
+    found = document.read(path)
+    if found.benchmark not in SECTIONS:
+        raise InputError(f"{path}: is no result of {', '.join(SECTIONS)}; give a file that one of them wrote")
+    return found
 
 
-def note(run: Path) -> dict:
+def note(run: Path) -> Note:
     """What came out of the run folder ``run``: commands, versions, accuracy, cost, and latency where it was measured.
 
     Raises InputError for a folder that has not been folded.
     """
-    config, folded = (_read(run / name) for name in ("config.json", "fold.json"))
-    bench = _read(run / "bench.json") if (run / "bench.json").exists() else None
-    trained = {
-        stage: entry for stage, entry in config["stages"].items() if stage in ("pretrain", "prefold", "finetune")
-    }
-    return {
-        "schema": SCHEMA,
-        "model": folded["model"]["spec"].partition(":")[2],
-        "commands": [command(stage, entry["settings"]) for stage, entry in trained.items()],
-        "versions": trained["finetune"]["versions"],
-        "epochs": {stage: entry["settings"]["epochs"] for stage, entry in trained.items()},
-        "accuracy": folded["accuracy"],
-        "cost": folded["cost"],
-        "merged": [{"layers": merge["layers"], "without": merge["activations"]} for merge in folded["folded"]],
-        "latency": bench and {name: bench[name] for name in ("runtime", "device", "comparison")},
-    }
+    config, folded = _config(run), fold_results.load(run / "fold.json", "give run folders that `make fold` has folded")
+    bench = bench_results.load(run / "bench.json") if (run / "bench.json").exists() else None
+    trained = {stage: entry for stage, entry in config.stages.items() if stage in ("pretrain", "prefold", "finetune")}
+    return Note(
+        model=folded.model.spec.partition(":")[2],
+        commands=tuple(command(stage, entry) for stage, entry in trained.items()),
+        versions=dict(trained["finetune"].versions),
+        epochs={stage: int(str(entry.settings.get("epochs", 0))) for stage, entry in trained.items()},
+        accuracy=folded.accuracy,
+        cost=folded.cost,
+        merged=tuple(NotedMerge(merge.layers, merge.activations) for merge in folded.folded),
+        latency=bench and NotedLatency(bench.runtime, bench.device, bench.comparison),
+    )
 
 
-def command(stage: str, settings: dict) -> str:
+def command(stage: str, entry: StageRun) -> str:
     """The command of a stage, with the options that were not left at their defaults."""
-    required = ["--model", settings["model"], "--data", "DATA"] if stage == "pretrain" else []
-    defaults = vars(stages().parse_args([stage, "--run", "RUN", *required]))
-    words = ["python", "-m", "train", stage, "--run", "RUN", *required]
+    settings = {**entry.files, **entry.settings}
+    given = [stage, "--run", "RUN"]
+    if run_config.is_fit(entry):
+        given = ["fit", "RUN", "--choose", *settings.pop("choices")]
+    elif stage == "pretrain":
+        given += ["--model", str(settings["model"]), "--data", "DATA"]
+    defaults = vars(parse(COMMANDS, given, "python -m train")[1])
+    words = ["python", "-m", "train", *given]
     for name, value in settings.items():
-        if name in defaults and name != "data" and value != defaults[name]:
+        if name in defaults and name != "data" and value != as_json(defaults[name]):
             words.append(f"--{_OPTIONS.get(name, name).replace('_', '-')}")
-            words.append(_shown(name, value))
+            words += [] if value is True else [_shown(name, value)]
     return shlex.join(words)
 
 
@@ -110,18 +111,11 @@ def _shown(name: str, value: object) -> str:
     return ",".join(value) if isinstance(value, list) else str(value)
 
 
-def _read(path: Path) -> dict:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(found, dict):
-            raise ValueError
-        return found
-    except FileNotFoundError as error:
-        raise InputError(
-            f"{path}: no such file; give run folders that `make fold` has folded, and files that benchmarks wrote"
-        ) from error
-    except ValueError as error:
-        raise InputError(f"{path}: damaged; make it again") from error
+def _config(run: Path) -> Config:
+    config = run_config.read(run)
+    if config is None:
+        raise InputError(f"{run / run_config.NAME}: no such file; give run folders that `make fold` has folded")
+    return config
 
 
 if __name__ == "__main__":

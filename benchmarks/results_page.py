@@ -1,13 +1,15 @@
 """docs/results.md and its picture, from what is noted in docs/results."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fold.files import atomic_path
-from fold.report import quantity
-
-STEPS = ("original", "prefold", "hardened", "hoisted", "finetuned", "folded")
+from benchmarks.document import Document
+from benchmarks.notes import Note
+from layer_folding.files import atomic_path
+from layer_folding.fold.reporting import quantity
+from layer_folding.stages import STEPS
+from layer_folding.stats import Comparison
 
 
 @dataclass(frozen=True)
@@ -24,9 +26,24 @@ SECTIONS = {
         "Planned, folded everywhere, not folded",
         """\
 Networks with random weights, planned by a table that is measured first, with everything allowed and no budget: this is
-about latency only. *Everything* is without any activation whose removal lets layers merge; *published* is the choice of
-blocks of DepthShrinker. All speed-ups are over the original, interleaved, batch 1. *Miss* is by how much the predicted
-speed-up is above the measured one; the last column has the networks that are faster than the planned one.""",
+about latency only. *Planned* may fit smaller layers; *merged* is planned with exact merges alone. *Everything* is
+without any activation whose removal lets layers merge; *published* is the choice of blocks of DepthShrinker. All
+speed-ups are over the original, interleaved, batch 1. *Miss* is by how much the predicted speed-up is above the
+measured one; the last column has the networks that are faster than the planned one.""",
+    ),
+    "benchmarks.fitting": Section(
+        "What fits lose without training",
+        """\
+ResNet-20, and one 3x3 convolution in the place of both convolutions of a block and the activation between them: of each
+block alone, of four blocks, and of all nine. The fit sees training images without their labels; accuracy is that of all
+test images. *Tuned* is what `lf.fit` gives, *least squares* what it gives without its last step. Peak memory is that of
+the whole process.""",
+    ),
+    "benchmarks.fit_cost": Section(
+        "What a fit costs",
+        """\
+Every block becomes one 3x3, with random weights and images. *Seconds* is the time without the last step of `lf.fit`,
+*tuned* the time with it. Peak memory is that of the whole process.""",
     ),
     "benchmarks": Section(
         "What folding itself costs",
@@ -44,7 +61,7 @@ contender of each case. Machines in the cloud are fast and slow by turns: the ra
 - **gates**: forward and backward pass with the depth penalty against the same network without gates. Below 1x is the
   price of the gates: of the 9 that `prefold` has by default, and of all 19 of `--gate all`.
 - **kernels**: merged kernels of two 3x3 convolutions, by autograd as the published code of Layer Folding extracts them,
-  and by `fold.affine`. `fold.fold` composes in float64.""",
+  and by `fold.algebra.affine_conv`. `fold.fold` composes in float64.""",
     ),
     "benchmarks.timing": Section(
         "Whether latencies can be trusted",
@@ -62,7 +79,7 @@ ResNet-20, ResNet-18, MobileNetV2 and VGG16 against themselves folded everywhere
 }
 
 
-def page(runs: Mapping[str, dict], benchmarks: Mapping[str, dict]) -> str:
+def page(runs: Mapping[str, Note], benchmarks: Sequence[Document]) -> str:
     """docs/results.md: trained networks, the benchmarks, and at the end the commands behind each trained network."""
     blocks = [
         "# Results",
@@ -76,75 +93,78 @@ def page(runs: Mapping[str, dict], benchmarks: Mapping[str, dict]) -> str:
     ]
     for name, section in SECTIONS.items():
         blocks += [f"## {section.title}", section.text]
-        noted = [benchmark for benchmark in benchmarks.values() if benchmark["benchmark"] == name]
+        noted = [benchmark for benchmark in benchmarks if benchmark.benchmark == name]
         for benchmark in noted:
-            blocks += [markdown(benchmark["table"]), _origin(benchmark)]
+            blocks += [markdown(benchmark.table), _origin(benchmark)]
         if not noted:
             blocks.append(f"{section.missing} `python -m {name} -o FILE.json` measures it.")
     blocks.append("## Commands")
-    for name, result in runs.items():
-        blocks += _commands(name, result)
+    for name, note in runs.items():
+        blocks += _commands(name, note)
     return "\n\n".join(blocks) + "\n"
 
 
-def markdown(table: list[list[str]]) -> str:
+def markdown(table: Sequence[Sequence[str]]) -> str:
     """A table, of a header and rows."""
     rows = (table[0], ["---"] * len(table[0]), *table[1:])
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows)
 
 
-def _trained(runs: Mapping[str, dict]) -> str:
+def _trained(runs: Mapping[str, Note]) -> str:
     rows = [["run", "network", "layers", "MACs", "merges", "epochs", *STEPS, "speed-up"]]
-    for name, result in runs.items():
-        before, after = (result["cost"][which] for which in ("original", "folded"))
+    for name, note in runs.items():
+        before, after = note.cost.original, note.cost.folded
         rows.append(
             [
                 f"[{name}](#{name})",
-                result["model"],
-                f"{before['depth']} => {after['depth']}",
-                f"{quantity(before['macs'])} => {quantity(after['macs'])}",
-                str(len(result["merged"])),
-                " + ".join(str(result["epochs"][stage]) for stage in ("prefold", "finetune")),
-                *(f"{100 * result['accuracy'][step]:.2f}" for step in STEPS),
-                _speedup(result["latency"]),
+                note.model,
+                f"{before.depth} => {after.depth}",
+                f"{quantity(before.macs)} => {quantity(after.macs)}",
+                str(len(note.merged)),
+                " + ".join(str(note.epochs[stage]) for stage in ("prefold", "finetune")),
+                *(_percent(note.accuracy, step) for step in STEPS),
+                _speedup(note.comparison),
             ]
         )
     return markdown(rows)
 
 
-def _speedup(latency: dict | None) -> str:
-    if not latency or not latency["comparison"]:
+def _percent(accuracy: Mapping[str, float], step: str) -> str:
+    return f"{100 * accuracy[step]:.2f}" if step in accuracy else "-"  # fitted networks have no activations to remove
+
+
+def _speedup(comparison: Comparison | None) -> str:
+    if comparison is None:
         return "not measured"
-    comparison = latency["comparison"]
-    return f"{comparison['speedup']:.3f}x [{comparison['ci95'][0]:.3f}, {comparison['ci95'][1]:.3f}]"
+    return f"{comparison.speedup:.3f}x [{comparison.ci95[0]:.3f}, {comparison.ci95[1]:.3f}]"
 
 
-def _origin(benchmark: dict) -> str:
+def _origin(benchmark: Document) -> str:
     """Command, machine and versions of a benchmark, in one paragraph."""
-    device, gpu = benchmark["device"], benchmark.get("gpu")
-    machine = device["board"] or f"{device['cores']} cores of {device['cpu']}"
-    machine = f"{gpu['name']} (CUDA {gpu['cuda']}), {machine}" if gpu else machine
-    return f"`{benchmark['command']}` on {machine}, Python {device['python']}, {_versions(benchmark['versions'])}."
+    device, gpu = benchmark.device, benchmark.gpu
+    machine = device.board or f"{device.cores} cores of {device.cpu}"
+    machine = f"{gpu.name} (CUDA {gpu.cuda}), {machine}" if gpu else machine
+    return f"`{benchmark.command}` on {machine}, Python {device.python}, {_versions(benchmark.versions)}."
 
 
-def _versions(versions: Mapping[str, str]) -> str:
+def _versions(versions: Mapping[str, str | None]) -> str:
     return ", ".join(f"{package} {version}" for package, version in versions.items())
 
 
-def _commands(name: str, result: dict) -> list[str]:
+def _commands(name: str, note: Note) -> list[str]:
     where = "no latency was measured"
-    if result["latency"]:
-        device = result["latency"]["device"]
-        where = f"latency by {result['latency']['runtime']} {device['runtime_version']} on {device['name']}"
-    commands = "\n".join(["```sh", *result["commands"], "python -m fold fold RUN", "```"])
+    if note.latency:
+        device = note.latency.device
+        where = f"latency by {note.latency.runtime} {device.runtime_version} on {device.name}"
+    commands = "\n".join(["```sh", *note.commands, "python -m fold fold RUN", "```"])
     return [
         f"### {name}",
-        f"{_versions(result['versions'])}; {where}.",
+        f"{_versions(note.versions)}; {where}.",
         f"<!-- not run: trains for hours -->\n{commands}",
     ]
 
 
-def draw(path: Path, runs: Mapping[str, dict]) -> None:
+def draw(path: Path, runs: Mapping[str, Note]) -> None:
     """What folding did to accuracy (points) against how much faster it is, with the interval; a point for each run."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -154,11 +174,10 @@ def draw(path: Path, runs: Mapping[str, dict]) -> None:
     axes = figure.add_subplot()
     axes.axvline(1, color="tab:gray", linewidth=0.8)
     axes.axhline(0, color="tab:gray", linewidth=0.8)
-    for name, result in runs.items():
-        if result["latency"] and result["latency"]["comparison"]:
-            comparison, accuracy = result["latency"]["comparison"], result["accuracy"]
-            x, (low, high) = comparison["speedup"], comparison["ci95"]
-            y = 100 * (accuracy["folded"] - accuracy["original"])
+    for name, note in runs.items():
+        if note.comparison:
+            x, (low, high) = note.comparison.speedup, note.comparison.ci95
+            y = 100 * (note.accuracy["folded"] - note.accuracy["original"])
             axes.errorbar([x], [y], xerr=[[x - low], [high - x]], fmt="o", label=name)
     axes.set_yscale("symlog", linthresh=1)  # from a tenth of a point to all of them
     axes.yaxis.set_major_formatter("{x:g}")

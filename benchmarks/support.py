@@ -1,4 +1,5 @@
 """Which networks fold: some activations removed, padding hoisted, folded, and compared with the network before folding.
+And which of them NVIDIA's parser and builder take, where TensorRT-RTX is installed.
 
     python -m benchmarks.support resnet18 mixnet_s     # the table of these two, on stdout
     python -m benchmarks.support -o docs/support.md    # the page of all networks: `make support`
@@ -20,14 +21,14 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 from torch import Tensor, fx, nn
 
-from benchmarks import networks
-from fold import InputError, cost, fold, hoist_padding
-from fold.checkpoint import build
-from fold.cli import run
-from fold.layers import BATCH_NORMS, is_weighted
-from fold.regions import Skipped, find_regions
-from fold.report import quantity
-from train import gates, harden, linearize
+from benchmarks import engines, networks
+from layer_folding.command_line import run
+from layer_folding.errors import InputError
+from layer_folding.fold import cost, fold, gates, harden, hoist_padding, linearize
+from layer_folding.fold.algebra.layers import BATCH_NORMS, is_weighted
+from layer_folding.fold.model_names import build
+from layer_folding.fold.regions.finding import Skipped, hoisted_regions
+from layer_folding.fold.reporting import quantity
 
 SEED = 0
 BATCH = 2
@@ -74,6 +75,7 @@ class Row:
     foldable: int = 0
     trials: tuple[Trial, ...] = ()
     failure: str | None = None
+    engines: tuple[engines.Engines, ...] = ()  # of the original and of the last trial; empty without TensorRT-RTX
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -93,11 +95,18 @@ def measure(name: str) -> Row:
         halves = [[activation for activation in activations if torch.rand(()) < 0.5] for _ in range(HALVES)]
         scales = scaling(gated)
         choices = [affordable(gated, [name for name in names if name not in scales]) for names in (*halves, foldable)]
-        trials = tuple(attempt(gated, example, removed) for removed in choices)
+        trials = []
+        for removed in choices:
+            trial, folded = attempt(gated, example, removed)
+            trials.append(trial)
+        del gated
+        randomise_statistics(model, example)
+        compared = (model, folded) if engines.available() else ()
+        built = tuple(engines.of_every_kind(each, example) for each in compared)
     except Exception as error:
         return Row(name, failure=f"{type(error).__name__}: {' '.join(str(error).split())}")
     failure = next((trial.failure for trial in trials if trial.failure), None)
-    return Row(name, len(activations), len(foldable), trials, failure)
+    return Row(name, len(activations), len(foldable), tuple(trials), failure, built)
 
 
 def _foldable(model: nn.Module, example: Tensor) -> list[str]:
@@ -121,15 +130,17 @@ def affordable(gated: fx.GraphModule, names: list[str]) -> set[str]:
     nodes = {node.target: node for node in gated.graph.nodes if node.op == "call_module"}
     removed = set(names)
     while True:
-        regions = find_regions(gated, [nodes[name] for name in removed], any_padding=True)[0]
+        regions = hoisted_regions(gated, [nodes[name] for name in removed]).found
         large = [region for region in regions if region.removed and region.geometry.parameters > LARGEST]
         if not large:
             return removed
         removed -= {node.target for region in large for node in region.removed[::2]}
 
 
-def attempt(gated: fx.GraphModule, example: Tensor, removed: set[str]) -> Trial:
-    """The network without the activations ``removed``, hoisted and folded, compared with what it was before folding."""
+def attempt(gated: fx.GraphModule, example: Tensor, removed: set[str]) -> tuple[Trial, nn.Module]:
+    """The network without the activations ``removed``, hoisted and folded, compared with what it was before folding;
+    and the folded network, of float32.
+    """
     for name, gate in gates(gated).items():
         gate.alpha.data.fill_(name in removed)
     hard = harden(gated).eval()
@@ -149,9 +160,10 @@ def attempt(gated: fx.GraphModule, example: Tensor, removed: set[str]) -> Trial:
         len(result.folded), error64, error32, layers, (before.depth, after.depth), (before.macs, after.macs),
         tuple(result.skipped),
     )  # fmt: skip
+    folded = result.model
     del hard, hoisted, result
     gc.collect()  # graphs refer to themselves: without this, those of several trials would be in memory at once
-    return trial
+    return trial, folded
 
 
 def _relative(actual: Tensor, expected: Tensor) -> float:
@@ -195,7 +207,7 @@ def table(rows: list[Row]) -> str:
     """Markdown, a line for each network."""
     header = (
         "network", "from", "pixels", "foldable / activations", "regions folded", "depth", "MACs", "float64 error",
-        "float32 error", "what stays, and why",
+        "float32 error", "engines of the original", "engines of the folded", "what stays, and why",
     )  # fmt: skip
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *map(_cells, rows)))
 
@@ -212,10 +224,11 @@ def _cells(row: Row) -> list[str]:
             " => ".join(map(quantity, last.macs)),
             f"{max(trial.error64 for trial in row.trials):.0e}",
             f"{max(trial.error32 for trial in row.trials):.0e}",
+            *(map(str, row.engines) if row.engines else "--"),
             reasons(last.skipped),
         ]
     else:
-        cells += ["-"] * 7
+        cells += ["-"] * 9
     if row.failure:
         cells[-1] = f"**FAILED: {row.failure}**"
     return [cell.replace("|", "\\|") for cell in cells]
@@ -257,8 +270,24 @@ squeeze-and-excitation, and some where a merged layer would have more than {quan
 Errors are the largest of all trials; regions folded are those of each. Depth (weighted layers on the longest path),
 MACs (multiply-accumulates per image, at this size) and what stays (how many layers, and why) are of the last trial.
 
+{_engines(rows)}
+
 {table(rows)}
 """
+
+
+def _engines(rows: list[Row]) -> str:
+    """The paragraph on what NVIDIA's builder made of the networks."""
+    if not any(row.engines for row in rows):
+        return "Engines: TensorRT-RTX was not installed."
+    each = [built for row in rows for built in row.engines]
+    count, all_of_them = sum(built.built for built in each), sum(built.built + len(built.refused) for built in each)
+    version_of = _version("tensorrt-rtx-cu12-bindings")
+    return f"""\
+The original and the network of the last trial also go to ONNX, in {", ".join(engines.PRECISIONS)}, each at opsets
+{" and ".join(map(str, engines.OPSETS))}, and through the parser and the builder of TensorRT-RTX {version_of},
+for a GPU of compute capability {engines.CAPABILITY}: {count} of {all_of_them} engines were built. What was refused is
+named beside the count. None of the engines was run."""
 
 
 def _version(package: str) -> str:

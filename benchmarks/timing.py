@@ -20,11 +20,12 @@ import onnxruntime
 from onnx import helper, numpy_helper
 
 from benchmarks import document
-from trt_bench import cli, stats
-from trt_bench.bench import Bench, bench
-from trt_bench.errors import CheckError
-from trt_bench.runtimes import Options
-from trt_bench.runtimes import onnxruntime as runtime
+from layer_folding import command_line, stats
+from layer_folding.bench_results import BenchResult
+from layer_folding.errors import CheckError
+from layer_folding.trt_bench.measuring import Bench, measure
+from layer_folding.trt_bench.runtimes import Options
+from layer_folding.trt_bench.runtimes import onnxruntime as runtime
 
 LAYERS = 20  # equal ones, so that one more costs 5 %
 AGREES = 0.03
@@ -78,7 +79,7 @@ def ask(trials: int, seconds: float, progress: Callable[[str], None] = lambda te
         first, same = network(folder / "first.onnx", LAYERS), network(folder / "same.onnx", LAYERS)
         more = network(folder / "more.onnx", LAYERS + 1)
 
-        def compared(other: str, label: str, count: int = trials) -> list[dict]:
+        def compared(other: str, label: str, count: int = trials) -> list[BenchResult]:
             results = []
             for trial in range(count):
                 progress(f"{label}: {trial + 1} of {count}")
@@ -86,25 +87,23 @@ def ask(trials: int, seconds: float, progress: Callable[[str], None] = lambda te
             return results
 
         alike, slower = compared(same, "the same network twice", trials + 1), compared(more, "5 % slower")
-        medians = [result["models"][0]["latency_ms"] for result in alike]
+        medians = [result.models[0].latency_ms for result in alike]
         alike.pop()
-        comparisons = [result["comparison"] for result in alike]
         yield Answer(
             "the same network twice: no significant difference; speed-up",
-            [comparison["verdict"] == "no significant difference" for comparison in comparisons],
-            [comparison["speedup"] for comparison in comparisons],
+            [result.verdict == "no significant difference" for result in alike],
+            [result.speedup for result in alike],
         )
-        comparisons = [result["comparison"] for result in slower]
         yield Answer(
             "one layer in 20 more: slower; speed-up",
-            [comparison["verdict"] == "slower" for comparison in comparisons],
-            [comparison["speedup"] for comparison in comparisons],
+            [result.verdict == "slower" for result in slower],
+            [result.speedup for result in slower],
         )
         pairs = list(itertools.pairwise(medians))
         yield Answer(
             "a second measurement's interval overlaps the first's; ratio of medians",
-            [_overlap(a["ci95"], b["ci95"]) for a, b in pairs],
-            [b["median"] / a["median"] for a, b in pairs],
+            [_overlap(a.ci95, b.ci95) for a, b in pairs],
+            [b.median / a.median for a, b in pairs],
         )
         ratios = []
         for trial in range(trials):
@@ -118,12 +117,11 @@ def ask(trials: int, seconds: float, progress: Callable[[str], None] = lambda te
         progress("")
 
 
-def _bench(paths: list[str], seconds: float) -> dict:
-    result, _ = bench(paths, runtime, options=Options(), what=Bench(seconds))
-    return result
+def _bench(paths: list[str], seconds: float) -> BenchResult:
+    return measure(paths, runtime, options=Options(), what=Bench(seconds)).result
 
 
-def _overlap(first: list[float], second: list[float]) -> bool:
+def _overlap(first: tuple[float, float], second: tuple[float, float]) -> bool:
     return first[0] <= second[1] and second[0] <= first[1]
 
 
@@ -136,7 +134,7 @@ def _against_plain_loop(path: str, seconds: float) -> float:
     ours, plain = [], []
 
     def our_turn() -> None:
-        ours.append(_bench([path], seconds / TURNS)["models"][0]["latency_ms"]["median"])
+        ours.append(_bench([path], seconds / TURNS).models[0].latency_ms.median)
 
     def plain_turn() -> None:
         times, end = [], time.perf_counter() + seconds / TURNS
@@ -154,7 +152,7 @@ def _against_plain_loop(path: str, seconds: float) -> float:
 
 def main(arguments: list[str] | None = None) -> None:
     """Print the answers and how busy the machine was. Raises CheckError if one did not hold."""
-    parser = cli.Parser(
+    parser = command_line.Parser(
         prog="python -m benchmarks.timing",
         description=__doc__.partition("\n")[0],
         epilog=EXAMPLE,
@@ -167,7 +165,7 @@ def main(arguments: list[str] | None = None) -> None:
     document.check_output(given.output)
     before = os.getloadavg()[0]
     answers = []
-    for answer in ask(given.trials, given.seconds, cli.progress):
+    for answer in ask(given.trials, given.seconds, command_line.progress):
         answers.append(answer)
         print("  ".join(answer.row()), flush=True)
     print(f"load average {before:.1f} before and {os.getloadavg()[0]:.1f} after, on {os.cpu_count()} cores")
@@ -182,4 +180,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(command_line.run(main))

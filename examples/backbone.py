@@ -6,28 +6,28 @@ python examples/backbone.py
 import torch
 from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 
-from fold import FoldResult, InputError, depth, fold, hoist_padding, scan
-from train import gates, harden, linearize
+import layer_folding as lf
+from layer_folding.errors import InputError
 
 
-def main() -> FoldResult:
+def main() -> lf.FoldResult:
     """Fold the backbone of a detector and put it back; weights are random, and so is which activations go."""
     torch.manual_seed(0)
     detector = ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=4).eval()
     example = torch.rand(1, 3, 320, 320)
     try:
-        scan(detector, example)
+        lf.scan(detector, example)
     except InputError as error:  # its number of boxes depends on the image
         print(f"whole      {error}")
 
-    gated = linearize(detector.backbone, example)  # 1: any module with one tensor as input, and any output
+    gated = lf.linearize(detector.backbone, example)  # 1: any module with one tensor as input, and any output
     # 2: detector.backbone = gated, and train the detector with your loop + penalty; here every second gate is opened
-    for gate in list(gates(gated).values())[::2]:
+    for gate in list(lf.gates(gated).values())[::2]:
         gate.alpha.data.fill_(1.0)
-    hard, _ = hoist_padding(harden(gated), example)  # 3: fine-tune the detector with detector.backbone = hard
-    result = fold(hard.eval(), example)  # 4
+    hard, _ = lf.hoist_padding(lf.harden(gated), example)  # 3: fine-tune the detector with detector.backbone = hard
+    result = lf.fold(hard.eval(), example)  # 4
 
-    layers = depth(detector.backbone, example), depth(result.model, example)
+    layers = lf.depth(detector.backbone, example), lf.depth(result.model, example)
     print(f"backbone   {layers[0]} => {layers[1]} layers, {len(result.folded)} merged, off by {result.max_error:.0e}")
     detector.backbone = hard
     before = detector(list(example))[0]

@@ -10,8 +10,7 @@ from plain import accuracy, digits, network, optimizer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from fold import FoldResult, depth, fold, hoist_padding
-from train import depth_penalty, gates, harden, linearize
+import layer_folding as lf
 
 
 class Classifier(lightning.LightningModule):
@@ -24,7 +23,7 @@ class Classifier(lightning.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         images, labels = batch
         loss = F.cross_entropy(self.model(images), labels)
-        return loss + self.penalty * depth_penalty(self.model) if gates(self.model) else loss
+        return loss + self.penalty * lf.depth_penalty(self.model) if lf.gates(self.model) else loss
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return optimizer(self.model, self.lr)
@@ -41,23 +40,23 @@ def fit(module: Classifier, batches: DataLoader, epochs: int) -> None:
     lightning.Trainer(max_epochs=epochs, accelerator="cpu", **quiet).fit(module.train(), batches)
 
 
-def main(epochs: int = 4) -> FoldResult:
+def main(epochs: int = 4) -> lf.FoldResult:
     """Train, learn which activations can go, take them out, fine-tune, fold."""
     lightning.seed_everything(0, verbose=False)
     learn, test = digits()
     batches = DataLoader(TensorDataset(*learn), batch_size=64, shuffle=True)
     model, example = network(), learn[0][:1]
     fit(Classifier(model, lr=0.05), batches, epochs)
-    print(f"original   {100 * accuracy(model, *test):.1f} %, {depth(model, example)} layers")
+    print(f"original   {100 * accuracy(model, *test):.1f} %, {lf.depth(model, example)} layers")
 
-    gated = linearize(model, example)
+    gated = lf.linearize(model, example)
     fit(Classifier(gated, lr=0.01, penalty=1.0), batches, epochs)
-    hard, _ = hoist_padding(harden(gated), example)
+    hard, _ = lf.hoist_padding(lf.harden(gated), example)
     fit(Classifier(hard, lr=0.01), batches, epochs)
-    result = fold(hard.eval(), example)
+    result = lf.fold(hard.eval(), example)
 
     print(f"fine-tuned {100 * accuracy(hard, *test):.1f} %")
-    print(f"folded     {100 * accuracy(result.model, *test):.1f} %, {depth(result.model, example)} layers")
+    print(f"folded     {100 * accuracy(result.model, *test):.1f} %, {lf.depth(result.model, example)} layers")
     return result
 
 

@@ -2,8 +2,8 @@
 
 python examples/onnx_in.py
 
-On the command line: `python -m export model.onnx -o simple.onnx`. No activation is learned away here, since ONNX files
-cannot be trained; but networks whose linear blocks were never collapsed, and exporters' leftovers, are common.
+On the command line: `layer-folding export model.onnx -o simple.onnx`. No activation is learned away here, since ONNX
+files cannot be trained; but networks whose linear blocks were never collapsed, and exporters' leftovers, are common.
 """
 
 import tempfile
@@ -14,7 +14,7 @@ import onnx
 import torch
 from torch import nn
 
-from export import check, simplify
+from layer_folding.export import check, simplify
 
 
 class LinearBlock(nn.Module):

@@ -8,8 +8,7 @@ import torch.nn.functional as F
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from fold import FoldResult, depth, fold, hoist_padding
-from train import depth_penalty, gates, harden, linearize
+import layer_folding as lf
 
 
 class Block(nn.Module):
@@ -43,7 +42,7 @@ def digits() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
 
 def optimizer(model: nn.Module, lr: float) -> torch.optim.Optimizer:
     """Your optimiser. Gates, if there are any, want no weight decay, and larger steps."""
-    alphas = [gate.alpha for gate in gates(model).values()]
+    alphas = [gate.alpha for gate in lf.gates(model).values()]
     weights = [p for name, p in model.named_parameters() if not name.endswith(".alpha")]
     groups = [{"params": weights, "weight_decay": 5e-4}, {"params": alphas, "lr": 10 * lr}]
     return torch.optim.SGD(groups, lr=lr, momentum=0.9)
@@ -56,8 +55,8 @@ def train(model: nn.Module, images: Tensor, labels: Tensor, epochs: int, lr: flo
     for _ in range(epochs):
         for index in torch.randperm(len(labels)).split(64):
             loss = F.cross_entropy(model(images[index]), labels[index])
-            if gates(model):
-                loss = loss + penalty * depth_penalty(model)
+            if lf.gates(model):
+                loss = loss + penalty * lf.depth_penalty(model)
             steps.zero_grad()
             loss.backward()
             steps.step()
@@ -70,22 +69,22 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
         return (model(images).argmax(1) == labels).float().mean().item()
 
 
-def main(epochs: int = 4) -> FoldResult:
+def main(epochs: int = 4) -> lf.FoldResult:
     """Train, learn which activations can go, take them out, fine-tune, fold."""
     torch.manual_seed(0)
     learn, test = digits()
     model, example = network(), learn[0][:1]
     train(model, *learn, epochs, lr=0.05)
-    print(f"original   {100 * accuracy(model, *test):.1f} %, {depth(model, example)} layers")
+    print(f"original   {100 * accuracy(model, *test):.1f} %, {lf.depth(model, example)} layers")
 
-    gated = linearize(model, example)  # 1: a copy with a gate on each activation that keeps layers apart
+    gated = lf.linearize(model, example)  # 1: a copy with a gate on each activation that keeps layers apart
     train(gated, *learn, epochs, lr=0.01, penalty=1.0)  # 2: your loop, with the penalty
-    hard, _ = hoist_padding(harden(gated), example)  # 3: open gates become identities; the borders change, so fine-tune
+    hard, _ = lf.hoist_padding(lf.harden(gated), example)  # 3: open gates become identities; borders change: fine-tune
     train(hard, *learn, epochs, lr=0.01)
-    result = fold(hard.eval(), example)  # 4: exact; result.skipped says what did not fold, and why
+    result = lf.fold(hard.eval(), example)  # 4: exact; result.skipped says what did not fold, and why
 
     print(f"fine-tuned {100 * accuracy(hard, *test):.1f} %")
-    print(f"folded     {100 * accuracy(result.model, *test):.1f} %, {depth(result.model, example)} layers")
+    print(f"folded     {100 * accuracy(result.model, *test):.1f} %, {lf.depth(result.model, example)} layers")
     return result
 
 

@@ -9,8 +9,7 @@ from plain import optimizer
 from torch import Tensor, nn
 from torchvision.models.segmentation import lraspp_mobilenet_v3_large
 
-from fold import FoldResult, cost, fold, hoist_padding
-from train import depth_penalty, gates, harden, linearize
+import layer_folding as lf
 
 
 def scenes(count: int) -> tuple[Tensor, Tensor]:
@@ -30,26 +29,26 @@ def train(model: nn.Module, steps: int, lr: float, penalty: float = 0.0) -> None
         loss = F.cross_entropy(
             model(images)["out"], classes
         )  # torchvision's networks for segmentation give a dictionary
-        if gates(model):
-            loss = loss + penalty * depth_penalty(model)
+        if lf.gates(model):
+            loss = loss + penalty * lf.depth_penalty(model)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
 
 
-def main(steps: int = 12) -> FoldResult:
+def main(steps: int = 12) -> lf.FoldResult:
     """Learn which activations can go, take them out, fold; the whole network can be traced, its head included."""
     torch.manual_seed(0)
     model = lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=2)
     example = torch.rand(1, 3, 64, 64)
-    gated = linearize(model, example)
+    gated = lf.linearize(model, example)
     train(gated, steps, lr=0.05, penalty=1.0)
-    print(f"gates      {sum(g.alpha >= 0.9 for g in gates(gated).values())} of {len(gates(gated))} open")
-    hard, _ = hoist_padding(harden(gated), example)
+    print(f"gates      {sum(g.alpha >= 0.9 for g in lf.gates(gated).values())} of {len(lf.gates(gated))} open")
+    hard, _ = lf.hoist_padding(lf.harden(gated), example)
     train(hard, steps, lr=0.01)
-    result = fold(hard.eval(), example)
+    result = lf.fold(hard.eval(), example)
 
-    before, after = cost(model, example), cost(result.model, example)
+    before, after = lf.cost(model, example), lf.cost(result.model, example)
     images, _ = scenes(8)
     with torch.no_grad():
         expected, actual = hard(images)["out"], result.model(images)["out"]

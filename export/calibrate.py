@@ -9,8 +9,9 @@ import onnx
 from onnx import helper
 from onnxruntime.quantization.calibrate import HistogramCollector
 
-from export.check import open_session
-from fold.errors import CheckError, InputError
+from layer_folding.errors import CheckError, InputError
+
+from .verifying import open_session
 
 METHODS = ("minmax", "entropy", "percentile")
 _BINS = {"entropy": 512, "percentile": 2048}  # of the histograms; the search of entropy takes their square in time
@@ -32,8 +33,10 @@ def largest_values(
     inputs = {entry.name for entry in model.graph.input}
     shown = onnx.ModelProto()
     shown.CopyFrom(model)
-    del shown.graph.output[:]
-    shown.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in tensors if name not in inputs)
+    computed = [name for name in tensors if name not in inputs]
+    if computed:  # else the outputs stay: a network has to have one
+        del shown.graph.output[:]
+        shown.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in computed)
     session = open_session(shown)
     [entry] = session.get_inputs()
     fixed = entry.shape[0] if isinstance(entry.shape[0], int) else None
@@ -43,10 +46,9 @@ def largest_values(
         raise InputError(f"int8: {len(images)} images to calibrate with, but a batch is {fixed or 1}; give more")
     collector = HistogramCollector(method, method == "percentile", _BINS.get(method), _LEVELS, _PERCENTILE, "same")
     largest = dict.fromkeys(tensors, 0.0)
-    names = [output.name for output in session.get_outputs()]
     for start in range(0, count, step):
         batch = images[start : start + step]
-        values = dict(zip(names, session.run(names, {entry.name: batch}), strict=True))
+        values = dict(zip(computed, session.run(computed, {entry.name: batch}) if computed else [], strict=True))
         values |= {name: batch for name in tensors if name in inputs}
         for name, value in values.items():
             if not np.isfinite(value).all():

@@ -13,10 +13,12 @@ import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 
-from export.calibrate import largest_values
-from export.graph import constant
-from export.linear import WEIGHTED
-from fold.errors import InputError
+from layer_folding.errors import InputError
+
+from .calibrate import largest_values
+from .fp16 import require_floats
+from .onnx_graph import constant
+from .passes.linear import WEIGHTED
 
 _LEVELS = 127  # -128 is not used: the scale is symmetric
 
@@ -29,6 +31,7 @@ def quantise(
     ``method`` is one of `export.calibrate.METHODS`; ``keep`` names nodes, or operators, that stay in float. Raises
     ``InputError`` where nothing is left to quantise.
     """
+    require_floats(model, "int8")
     graph = gs.import_onnx(model)
     layers = [node for node in graph.nodes if _is_layer(node) and not {node.name, node.op} & set(keep)]
     if not layers:
@@ -94,7 +97,7 @@ def _channel_axis(node: gs.Node) -> int:
             return 0 if node.attrs.get("transB", 0) else 1
         case "ConvTranspose":
             return 1
-    return constant(node, 1).ndim - 1
+    return node.inputs[1].values.ndim - 1
 
 
 def _scale(largest: np.ndarray) -> np.ndarray:

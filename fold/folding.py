@@ -9,14 +9,18 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, fx, nn
 
-from fold.check import compose_checked, relative, require, require_finite, require_same_trace
-from fold.compose import compose
-from fold.errors import InputError
-from fold.exact import run
-from fold.layers import BATCH_NORMS, DROPOUTS
-from fold.regions import Region, Skipped, find_regions, foldable_activations
-from fold.rewrite import fill, replace_regions
-from fold.trace import Activation, trace
+from layer_folding.errors import InputError
+
+from .algebra.layers import BATCH_NORMS, DROPOUTS
+from .graph.comparing import relative
+from .graph.foreign import branch_dropouts
+from .graph.nodes import random_like, target_of
+from .graph.tracing import Activation, trace
+from .merge.checking import compose_checked, require, require_finite
+from .merge.composing import compose
+from .merge.rewriting import fill, replace_regions
+from .regions.exact_run import run
+from .regions.finding import Region, Skipped, exact_regions, foldable_activations, hoisted_regions
 
 
 @dataclass(frozen=True)
@@ -51,13 +55,13 @@ class FoldResult:
 
 @dataclass(frozen=True)
 class Scan:
-    """What could be folded if the activations named in each candidate went, and what could not, with the reason."""
+    """What could be folded if the activations of each candidate were removed; what could not, and why."""
 
     candidates: list[Merge]
     skipped: list[Skipped]
 
 
-def fold(model: nn.Module, example: Tensor, average_pooling: bool = False) -> FoldResult:
+def fold(model: nn.Module, example: Tensor, *, average_pooling: bool = False) -> FoldResult:
     """Merge every affine region of ``model`` into one layer each, exactly.
 
     The function computed stays the same up to rounding: a region that is not exact at its borders is left alone and
@@ -66,25 +70,31 @@ def fold(model: nn.Module, example: Tensor, average_pooling: bool = False) -> Fo
     BatchNorm statistics. Nothing to fold gives ``folded == []``. Beside the network and the result, memory is needed
     for the weights of one region at a time in float64, and for the values that pass between regions.
 
+        >>> import torch, layer_folding as lf
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.Conv2d(8, 8, 3)).eval()
+        >>> result = lf.fold(model, torch.rand(1, 3, 16, 16))
+        >>> [(merge.layers, merge.kernel) for merge in result.folded]
+        [(('0', '1'), (5, 5))]
+
     Args:
-        model: a network in eval mode whose unwanted activations are gone; it is not modified.
+        model: a network in eval mode whose unwanted activations are removed; it is not modified.
         example: one input batch `[batch, in, *spatial]`; only its shape, dtype and device matter.
         average_pooling: merge average poolings too, as the convolutions that they are.
 
     Raises:
         InputError: the network or one of its BatchNorms or Dropouts is in training mode, the network cannot be
-            traced, or it does not accept ``example``.
+            traced, it does not accept ``example``, or a layer does not run in float64.
         CheckError: a merged layer differs from what it replaces by more than 1e-9 (relative, float64), or the output
             is not finite.
     """
     for name, module in model.named_modules():
-        if module.training and (module is model or isinstance(module, (*BATCH_NORMS, *DROPOUTS))):
+        if module.training and (module is model or isinstance(module, (*BATCH_NORMS, *DROPOUTS, *branch_dropouts()))):
             what = f"layer {name}" if name else "the network"
             raise InputError(f"{what} is in training mode, where it is not a fixed map; call .eval() first")
     traced = trace(model, example, average_pooling=average_pooling, share_weights=True)
-    regions, skipped = find_regions(traced)
-    x = torch.randn(example.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(example.device)
-    merged, layers = replace_regions(traced, regions)
+    regions = exact_regions(traced)
+    x = random_like(example.double())
+    merged, layers = replace_regions(traced, regions.found)
     errors: dict[str, float] = {}
     exact: dict[str, dict[str, Tensor]] = {}
 
@@ -99,37 +109,42 @@ def fold(model: nn.Module, example: Tensor, average_pooling: bool = False) -> Fo
         return exact.get(path)
 
     with torch.no_grad():
-        output, anchors = run(traced, x, {region.anchor for region in regions})
+        output, anchors = run(traced, x, {region.anchor for region in regions.found})
         require_finite(output, type(model).__name__)
-        require_same_trace(traced, model, x.to(example.dtype))
+        require_finite(traced(x.to(example.dtype)), f"{type(model).__name__} in {example.dtype}")
         whole = relative(run(merged, x, weights=weights)[0], output)
     require(whole, "the folded network")
     folded = [replace(describe_region(layer.region), name=name, error=errors[name]) for name, layer in layers.items()]
     # what is not new still belongs to ``model``
     theirs = {id(tensor) for tensor in model.parameters()}
     new = {id(tensor): tensor for tensor in merged.parameters() if id(tensor) not in theirs}
-    return FoldResult(copy.deepcopy(merged, new), folded, skipped, max([whole, *errors.values()]))
+    return FoldResult(copy.deepcopy(merged, new), folded, regions.skipped, max([whole, *errors.values()]))
 
 
 def scan(
-    model: nn.Module, example: Tensor, activations: Collection[Activation] = (), average_pooling: bool = False
+    model: nn.Module, example: Tensor, *, activations: Collection[Activation] = (), average_pooling: bool = False
 ) -> Scan:
     """A dry run: the regions that would merge if every activation that is in the way, and only those, were removed.
 
     Takes what `fold` takes, in any mode and with its activations in place, and raises InputError as `fold` does.
     Padding is taken as hoisted, except in the multiply-accumulates before merging: those are of ``model`` as it is.
     ``activations`` are functions and classes to be taken for activations too, and ``average_pooling`` takes average
-    poolings for convolutions, see `fold.trace.trace`.
+    poolings for convolutions, see `fold.graph.tracing.trace`.
+
+        >>> import torch, layer_folding as lf
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 3))
+        >>> [merge.activations for merge in lf.scan(model, torch.rand(1, 3, 16, 16)).candidates]
+        [('1',)]
     """
-    traced = trace(model, example, activations, average_pooling, share_weights=True)
-    regions, skipped = find_regions(traced, foldable_activations(traced), any_padding=True)
-    return Scan([describe_region(region) for region in regions], skipped)
+    traced = trace(model, example, activations=activations, average_pooling=average_pooling, share_weights=True)
+    regions = hoisted_regions(traced, foldable_activations(traced))
+    return Scan([describe_region(region) for region in regions.found], regions.skipped)
 
 
 def describe_region(region: Region) -> Merge:
     return Merge(
-        layers=tuple(node.target for node in region.layers),
-        activations=tuple(node.target for node in region.removed),
+        layers=tuple(target_of(node) for node in region.layers),
+        activations=tuple(target_of(node) for node in region.removed),
         kernel=region.geometry.kernel,
         stride=region.geometry.stride,
         groups=region.geometry.groups,

@@ -1,13 +1,19 @@
 """The charts of a run: accuracy by step, gates by epoch, latency samples."""
 
+from typing import TypeVar
+
 import matplotlib
 import numpy as np
 from markupsafe import Markup
 
-from report.read import STEPS
-from report.svg import ACCENT, INK, MUTED, RULE, STYLE, figure, inline
-from trt_bench.report import milliseconds
+from layer_folding.bench_results import ModelRecord
+from layer_folding.epoch_records import Epoch
+from layer_folding.stages import STEPS
+from layer_folding.text import milliseconds
 
+from .svg import ACCENT, INK, MUTED, RULE, STYLE, figure, inline
+
+T = TypeVar("T")
 WIDTH = 5.2  # inches; on a phone, letters are then as large as drawn
 MOST_CELLS = 1500  # of the gates' chart; above that, only some of the epochs are drawn
 MOST_POINTS = 400  # of a distribution
@@ -24,8 +30,10 @@ def accuracies(steps: dict[str, float]) -> Markup:
         axes.plot(names, values, color=ACCENT, linewidth=1.6, marker="o", markersize=5)
         for place, value in enumerate(values):
             below = value < np.mean(values)  # there the line comes from above
-            offset = {"xytext": (0, -7 if below else 7), "va": "top" if below else "bottom"}
-            axes.annotate(f"{value:.2f}", (place, value), **offset, textcoords="offset points", ha="center", color=INK)
+            axes.annotate(
+                f"{value:.2f}", (place, value), (0, -7 if below else 7), textcoords="offset points",
+                ha="center", va="top" if below else "bottom", color=INK,
+            )  # fmt: skip
         axes.set_ylabel("accuracy, %")
         axes.margins(x=0.06, y=0.32)
         axes.grid(visible=False, axis="x")
@@ -33,9 +41,9 @@ def accuracies(steps: dict[str, float]) -> Markup:
         return inline(drawn, "accuracies", "accuracy in % after each step")
 
 
-def gates(epochs: list[dict], threshold: float) -> Markup:
+def gates(epochs: list[Epoch], threshold: float) -> Markup:
     """How far each gate was open after each epoch that is `shown`, 0 to 1, above accuracy with the same epochs."""
-    names = list(dict.fromkeys(name for epoch in epochs for name in epoch["gates"]))
+    names = list(dict.fromkeys(name for epoch in epochs for name in epoch.gates))
     columns = shown(epochs)
     titles = {}
     with matplotlib.rc_context(STYLE):
@@ -43,13 +51,13 @@ def gates(epochs: list[dict], threshold: float) -> Markup:
         cells, line = drawn.subplots(2, 1, height_ratios=[0.5 + 0.21 * len(names), 1.4])
         for column, epoch in enumerate(columns):
             for row, name in enumerate(names):
-                alpha = epoch["gates"].get(name, 0.0)
+                alpha = epoch.gates.get(name, 0.0)
                 gid = f"gate-{row}-{column}"
                 strength = min(max(alpha, 0.0), 1.0)
                 cells.barh(row, 0.94, 0.86, left=column - 0.47, color=ACCENT, alpha=0.06 + 0.94 * strength, gid=gid)
-                titles[gid] = f"{name}, epoch {epoch['epoch']}: {alpha:.3f}"
+                titles[gid] = f"{name}, epoch {epoch.epoch}: {alpha:.3f}"
         for row, name in enumerate(names):
-            last = columns[-1]["gates"].get(name, 0.0)
+            last = columns[-1].gates.get(name, 0.0)
             color = INK if last >= threshold else MUTED
             text = f"{last:.2f}{'  open' if last >= threshold else ''}"
             cells.text(len(columns) - 0.4, row, text, va="center", fontsize=9, color=color)
@@ -58,50 +66,50 @@ def gates(epochs: list[dict], threshold: float) -> Markup:
         cells.set_xticks([])
         cells.grid(visible=False)
         cells.spines[:].set_visible(False)
-        line.plot([100 * epoch["accuracy"] for epoch in columns], color=ACCENT, marker="o", markersize=4, linewidth=1.4)
+        line.plot([100 * epoch.accuracy for epoch in columns], color=ACCENT, marker="o", markersize=4, linewidth=1.4)
         line.set(xlim=(-0.5, len(columns) - 0.5), xlabel="epoch", ylabel="accuracy, %")
         line.margins(y=0.2)
         few = _some(list(enumerate(columns)), 12)
-        line.set_xticks([place for place, _ in few], [str(epoch["epoch"]) for _, epoch in few])
+        line.set_xticks([place for place, _ in few], [str(epoch.epoch) for _, epoch in few])
         for axes in (cells, line):
             axes.tick_params(length=0)
         return inline(drawn, "gates", "how far each gate was open after each epoch", titles)
 
 
-def shown(epochs: list[dict]) -> list[dict]:
+def shown(epochs: list[Epoch]) -> list[Epoch]:
     """Those of ``epochs`` that the gates' chart has columns for: all, unless that makes too many cells."""
-    return _some(epochs, max(2, MOST_CELLS // len(epochs[0]["gates"])))
+    return _some(epochs, max(2, MOST_CELLS // len(epochs[0].gates)))
 
 
-def latencies(models: list[dict]) -> Markup:
+def latencies(models: list[ModelRecord]) -> Markup:
     """The share of each network's samples that is below a latency; the bands are 95 % intervals of the medians.
 
-    ``models`` are entries of a bench.json, of one batch size.
+    ``models`` are of one batch size.
     """
     titles = {}
     with matplotlib.rc_context(STYLE):
         drawn = figure(WIDTH, 2.8)
         axes = drawn.add_subplot()
         for number, model in enumerate(models):
-            samples = np.sort(np.asarray(model["samples_ms"], dtype=float))
+            samples = np.sort(np.asarray(model.samples_ms, dtype=float))
             share = np.linspace(0, 1, min(len(samples), MOST_POINTS))
             color, gid = INK if number == 0 else ACCENT, f"samples-{number}"
             dash = "solid" if number < 2 else (0, (5 - number % 4, 2))
             axes.plot(np.quantile(samples, share), 100 * share, color=color, linewidth=1.6, linestyle=dash, gid=gid)
-            median, interval = model["latency_ms"]["median"], model["latency_ms"]["ci95"]
+            median, interval = model.latency_ms.median, model.latency_ms.ci95
             low, high = map(milliseconds, interval)
             axes.axvspan(*interval, color=color, alpha=0.18, linewidth=0)
-            titles[gid] = f"{model['name']}: median {milliseconds(median)} ms [{low}, {high}]"
+            titles[gid] = f"{model.name}: median {milliseconds(median)} ms [{low}, {high}]"
             height = 90 - 80 * (number + 1) / (len(models) + 1)
-            label, place = f"{model['name']} {milliseconds(median)}", (np.quantile(samples, height / 100), height)
+            label, place = f"{model.name} {milliseconds(median)}", (np.quantile(samples, height / 100), height)
             axes.annotate(label, place, (8, 0), textcoords="offset points", va="center", color=color)
-        every = np.concatenate([model["samples_ms"] for model in models])
+        every = np.concatenate([model.samples_ms for model in models])
         fastest, slow = every.min(), np.quantile(every, 0.995)  # the few above would take all the room
         room = slow - fastest or fastest
         axes.set_xlim(fastest - 0.05 * room, slow + 0.14 * room)
         axes.set(xlabel="latency, ms", ylabel="samples below, %", ylim=(0, 102))
         axes.tick_params(length=0)
-        return inline(drawn, f"latencies-{models[0]['batch']}", "latency distribution of each network", titles)
+        return inline(drawn, f"latencies-{models[0].batch}", "latency distribution of each network", titles)
 
 
 def modules(rows: list[tuple[str, float, float]]) -> Markup:
@@ -121,7 +129,7 @@ def modules(rows: list[tuple[str, float, float]]) -> Markup:
         return inline(drawn, "modules", "time of each merge before and after")
 
 
-def _some(items: list, most: int) -> list:
+def _some(items: list[T], most: int) -> list[T]:
     """At most ``most`` of ``items``, evenly, the first and the last among them."""
     if len(items) <= most:
         return items

@@ -3,9 +3,12 @@
 `drawing.svg` turns these into elements; here is only where they are, in pixels.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from report.graph import INPUT, Layer
+from layer_folding.fold_results import MergedLayers
+
+from .layer_graph import INPUT, Layer
 
 MOST = 300  # layers that are drawn
 ROW, BOX, WIDTH = 30, 22, 264  # of a layer, in pixels
@@ -43,13 +46,13 @@ class Sheet:
     links: list[tuple[str, int]]
 
 
-def sheet(before: list[Layer], after: list[Layer], folded: list[dict]) -> Sheet:
-    """Place both networks; ``folded`` are the merges of fold.json. A merged layer is level with what it was made of."""
-    group = {name: number for number, merge in enumerate(folded) for name in [*merge["layers"], merge["name"]]}
-    removed = {name for merge in folded for name in merge["activations"]}
+def sheet(before: list[Layer], after: list[Layer], folded: Sequence[MergedLayers]) -> Sheet:
+    """Place both networks; ``folded`` are the merges. A merged layer is level with what it was made of."""
+    group = {name: number for number, merge in enumerate(folded) for name in [*merge.layers, merge.name]}
+    removed = {name for merge in folded for name in merge.activations}
     regular = [float(TOP + place * ROW) for place in range(len(before))]
     rows = {layer.name: y for layer, y in zip(before, regular, strict=True)}
-    heights = _level(after, rows, {merge["name"]: merge["layers"] for merge in folded})
+    heights = _level(after, rows, {merge.name: merge.layers for merge in folded})
     boxes, lines, arcs = [], [], []
     for x, layers, ys in ((LEFT, before, regular), (RIGHT, after, heights)):
         for layer, y in zip(layers, ys, strict=True):
@@ -62,20 +65,20 @@ def sheet(before: list[Layer], after: list[Layer], folded: list[dict]) -> Sheet:
             arcs += [_arc(x, ys, source, place, BOX) for source in sorted(layer.skips)]
     at = {box.layer.name: box.y for box in boxes if box.x == RIGHT}
     links = [
-        (_link(rows[layer], at[merge["name"]]), group[layer] % HUES)
+        (_link(rows[layer], at[merge.name]), group[layer] % HUES)
         for merge in folded
-        for layer in merge["layers"]
-        if layer in rows and merge["name"] in at
+        for layer in merge.layers
+        if layer in rows and merge.name in at
     ]
     bottom = max((box.y for box in boxes), default=TOP) + ROW
     return Sheet(RIGHT + WIDTH + 124, bottom + 10, boxes, lines, arcs, links)
 
 
-def _level(layers: list[Layer], rows: dict[str, float], made_of: dict[str, list[str]]) -> list[float]:
+def _level(layers: list[Layer], rows: dict[str, float], made_of: dict[str, tuple[str, ...]]) -> list[float]:
     """For each of ``layers`` the height of those that it was made of, or one row below the layer before it."""
     heights: list[float] = []
     for layer in layers:
-        known = [rows[name] for name in made_of.get(layer.name, [layer.name]) if name in rows]
+        known = [rows[name] for name in made_of.get(layer.name, (layer.name,)) if name in rows]
         lowest = heights[-1] + ROW if heights else TOP
         heights.append(max(lowest, (min(known) + max(known)) / 2) if known else lowest)
     return heights

@@ -1,10 +1,14 @@
 """Numbers in the page: each is written with where in the run's files it stands and its full value."""
 
+from collections.abc import Callable, Mapping
+from dataclasses import is_dataclass
+from typing import Any
+
 from markupsafe import Markup
 
-from trt_bench.report import human, milliseconds
+from layer_folding.text import human, milliseconds
 
-SHOWN = {
+SHOWN: dict[str, Callable[[Any], str]] = {
     "plain": str,
     "count": human,
     "points": lambda value: f"{100 * value:.2f}",
@@ -12,21 +16,22 @@ SHOWN = {
     "ratio": lambda value: f"{value:.3f}×",
     "ms": milliseconds,
     "error": lambda value: f"{value:.1e}",
+    "relative": lambda value: f"{value:.3f}",
     "share": lambda value: f"{100 * value:+.1f} %",
 }
 
 
 class Figures:
-    """Shows the numbers of one run's ``files`` (content by name without suffix), found by their path in them."""
+    """Shows the numbers of one run's ``files`` (records by name without suffix), found by their path in them."""
 
-    def __init__(self, files: dict[str, object]):
+    def __init__(self, files: Mapping[str, object]):
         self.files = files
 
     def __call__(self, how: str, *path: str | int) -> Markup:
         """The number at ``path``, such as ("bench", "comparison", "speedup"), shown as SHOWN says; "–" for None."""
-        value = self.files
+        value: Any = self.files
         for step in path:
-            value = value[step]
+            value = getattr(value, step) if is_dataclass(value) and isinstance(step, str) else value[step]
         if value is None:
             return Markup("–")
         where = "/".join(map(str, path))

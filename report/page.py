@@ -1,20 +1,24 @@
 """The page of one run: what its sections have to show, and the sentence that each begins with."""
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import jinja2
 from markupsafe import Markup
 
-from report import charts, commands, drawing, graph
-from report.figures import Figures
-from report.read import STEPS, Run
-from trt_bench import advice
-from trt_bench.prediction import MISS
-from trt_bench.report import TITLES, milliseconds
+from layer_folding import advice
+from layer_folding.bench_results import TITLES, BenchResult
+from layer_folding.fit_choices import parse_choice, shape_text
+from layer_folding.fold_results import FoldRecord
+from layer_folding.prediction_records import MISS
+from layer_folding.stages import STEPS
+from layer_folding.text import milliseconds
 
-THRESHOLD = 0.9  # of a gate that counts as open, where the settings of the fine-tuning do not say
+from . import charts, drawing, layer_graph, reproducing
+from .figures import Figures
+from .run_folder import Run
 
 
 def templates() -> jinja2.Environment:
@@ -26,7 +30,7 @@ def templates() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"clipped": clipped, "milliseconds": milliseconds}
+    environment.filters |= {"clipped": clipped, "milliseconds": milliseconds, "shape": shape_text}
     return environment
 
 
@@ -50,7 +54,8 @@ def render(run: Run) -> str:
         make=make,
         verdict=verdict(run.bench),
         why=why(run),
-        network=run.fold and _network(run, make, environment),
+        network=_network(run, run.fold, make, environment) if run.fold else None,
+        fits=[parse_choice(fit.choice) for fit in run.fold.fitted] if run.fold else [],
         skipped=_by_reason(run.fold),
         accuracy=_accuracy(run),
         gates=_gates(run),
@@ -58,39 +63,39 @@ def render(run: Run) -> str:
         times=rows and charts.modules(rows),
         miss=MISS,
         device=_device(run.bench),
-        steps=commands.steps(run),
+        steps=reproducing.steps(run),
         title=_title(run),
         places=_places(run.bench),
-        bench_rounds=run.bench["settings"].get("rounds", "?") if run.bench else None,
-        accuracy_of=run.fold["accuracy"] if run.fold else {},
-        agreement=run.fold.get("agreement") if run.fold else None,
-        prediction=run.bench.get("prediction") if run.bench else None,
+        bench_rounds=(run.bench.settings.rounds or "?") if run.bench else None,
+        accuracy_of=run.fold.accuracy if run.fold else {},
+        agreement=run.fold.agreement if run.fold else None,
+        prediction=run.bench.prediction if run.bench else None,
         has_plan=(run.folder / "plan.json").exists(),
-        profile_command=commands.profiled(run),
-        runtime=TITLES[run.bench["runtime"]] if run.bench else None,
+        profile_command=reproducing.profiled(run),
+        runtime=TITLES[run.bench.runtime] if run.bench else None,
         warnings=advice.warnings(run.bench) if run.bench else [],
     )
 
 
-def verdict(bench: dict | None) -> str | None:
+def verdict(bench: BenchResult | None) -> str | None:
     """Whether the folded network is faster, in a few words; None where two networks have not been measured."""
-    if not bench or not bench["comparison"]:
+    if not bench or not bench.comparison:
         return None
-    comparison = bench["comparison"]
-    baseline, candidate = comparison["baseline"], comparison["candidate"]
-    if comparison["verdict"] == "no significant difference":
+    comparison = bench.comparison
+    baseline, candidate = comparison.baseline, comparison.candidate
+    if comparison.verdict == "no significant difference":
         return f"{candidate.capitalize()} and {baseline} are equally fast, as far as this measurement can tell"
-    return f"{candidate.capitalize()} is {comparison['verdict']} than {baseline}"
+    return f"{candidate.capitalize()} is {comparison.verdict} than {baseline}"
 
 
 def why(run: Run) -> str:
     """What stands behind the verdict, and, where the folded network is slower, what to do."""
-    if not run.fold or not run.bench or not run.bench["comparison"]:
+    if not run.fold or not run.bench or not run.bench.comparison:
         return ""
-    before, after = run.fold["cost"]["original"], run.fold["cost"]["folded"]
-    depth, macs = before["depth"] - after["depth"], after["macs"] / before["macs"]
+    before, after = run.fold.cost.original, run.fold.cost.folded
+    depth, macs = before.depth - after.depth, after.macs / before.macs
     less = f"It has {depth} fewer weighted layer{'s' * (depth != 1)} on its longest path and {macs:.2f} times the MACs"
-    if run.bench["comparison"]["verdict"] == "slower":
+    if run.bench.comparison.verdict == "slower":
         return (
             f"{less}. On this device that is no gain: keep the original here, or plan by measured latency, which folds "
             "only what pays."
@@ -98,96 +103,117 @@ def why(run: Run) -> str:
     return f"{less}."
 
 
-def _places(bench: dict | None) -> list[int]:
+def _places(bench: BenchResult | None) -> list[int]:
     """The places in bench.json of the two networks that its headline compares."""
-    if not bench or not bench["comparison"]:
+    if not bench or not bench.comparison:
         return []
-    comparison = bench["comparison"]
-    batch = comparison.get("batch", bench["models"][0]["batch"])
-    places = {model["name"]: place for place, model in enumerate(bench["models"]) if model["batch"] == batch}
-    return [places[comparison["baseline"]], places[comparison["candidate"]]]
+    comparison = bench.comparison
+    places = {model.name: place for place, model in enumerate(bench.models) if model.batch == comparison.batch}
+    return [places[comparison.baseline], places[comparison.candidate]]
 
 
 def _title(run: Run) -> str:
-    spec = str((run.fold or {}).get("model", {}).get("spec", "")).rpartition(":")[2]
+    spec = run.fold.model.spec.rpartition(":")[2] if run.fold else ""
     return f"{run.name}: {spec}" if spec and spec not in run.name else run.name
 
 
-def _network(run: Run, make: Callable[..., str], environment: jinja2.Environment) -> Markup:
+def _network(run: Run, fold: FoldRecord, make: Callable[..., str], environment: jinja2.Environment) -> Markup:
     """The drawing, or the sentence that says why there is none."""
     paths = [run.folder / f"{name}.onnx" for name in ("original", "folded")]
     missing = " and ".join(path.name for path in paths if not path.exists())
     if missing:
         text = '<p class="missing">No drawing: the run folder has no {} yet. <code>{}</code> makes it.</p>'
         return Markup(text).format(missing, make("export"))
-    before, after = map(graph.layers, paths)
+    before, after = map(layer_graph.layers, paths)
     most = max(len(before), len(after))
     if most > drawing.MOST:
         text = '<p class="missing">No drawing: {} layers are more than the {} that are still legible.</p>'
         return Markup(text).format(most, drawing.MOST)
-    sheet = drawing.sheet(before, after, run.fold["folded"])
+    sheet = drawing.sheet(before, after, fold.of_original)
     constants = {"left": drawing.LEFT, "right": drawing.RIGHT, "width": drawing.WIDTH, "height": drawing.BOX}
     svg = Markup(environment.get_template("drawing.svg").render(sheet=sheet, **constants))
     return Markup('<div class="scroll tall" tabindex="0" role="region" aria-label="network">{}</div>').format(svg)
 
 
-def _by_reason(fold: dict | None) -> dict[str, list[str]]:
+def _by_reason(fold: FoldRecord | None) -> dict[str, list[str]]:
     reasons: dict[str, list[str]] = {}
-    for entry in fold["skipped"] if fold else []:
-        reasons.setdefault(entry["reason"], []).append(entry["layer"])
+    for entry in fold.skipped if fold else ():
+        reasons.setdefault(entry.reason, []).append(entry.layer)
     return reasons
 
 
-def _accuracy(run: Run) -> dict | None:
-    steps = {step: run.fold["accuracy"][step] for step in STEPS if step in run.fold["accuracy"]} if run.fold else {}
-    return {"steps": list(steps), "chart": charts.accuracies(steps)} if steps else None
+@dataclass(frozen=True)
+class _Accuracy:
+    """The section on accuracy."""
+
+    steps: list[str]
+    chart: Markup
 
 
-def _gates(run: Run) -> dict | None:
-    epochs = [epoch for epoch in run.epochs if epoch["gates"]]
+def _accuracy(run: Run) -> _Accuracy | None:
+    known = run.fold.accuracy if run.fold else {}
+    steps = {step: known[step] for step in STEPS if step in known}
+    return _Accuracy(list(steps), charts.accuracies(steps)) if steps else None
+
+
+@dataclass(frozen=True)
+class _Gates:
+    """The section on gates: how many are open of all, how many epochs are shown of all."""
+
+    opened: int
+    all: int
+    epochs: int
+    shown: int
+    threshold: float
+    chart: Markup
+
+
+def _gates(run: Run) -> _Gates | None:
+    epochs = [epoch for epoch in run.epochs if epoch.gates]
     if not epochs:
         return None
-    settings = (run.config or {"stages": {}})["stages"].get("finetune", {"settings": {}})["settings"]
-    threshold = settings.get("threshold", THRESHOLD)
-    last = epochs[-1]["gates"]
-    opened = sum(alpha >= threshold for alpha in last.values())
-    chart = charts.gates(epochs, threshold)
-    return {
-        "opened": opened,
-        "all": len(last),
-        "epochs": len(epochs),
-        "shown": len(charts.shown(epochs)),
-        "threshold": threshold,
-        "chart": chart,
-    }
+    last = epochs[-1].gates
+    opened = sum(alpha >= run.threshold for alpha in last.values())
+    chart = charts.gates(epochs, run.threshold)
+    return _Gates(opened, len(last), len(epochs), len(charts.shown(epochs)), run.threshold, chart)
 
 
-def _latency(bench: dict | None) -> list[dict]:
-    """For each batch size its chart, and the places of its models and comparisons in bench.json."""
+@dataclass(frozen=True)
+class _Latency:
+    """The latencies at one batch size: the places of models and comparisons in bench.json, and the chart."""
+
+    batch: int
+    models: list[int]
+    comparisons: list[int]
+    chart: Markup
+
+
+def _latency(bench: BenchResult | None) -> list[_Latency]:
+    if bench is None:
+        return []
     found = []
-    for batch in dict.fromkeys(model["batch"] for model in bench["models"]) if bench else []:
-        models = [place for place, model in enumerate(bench["models"]) if model["batch"] == batch]
-        comparisons = bench.get("comparisons", [])
-        here = [place for place, comparison in enumerate(comparisons) if comparison.get("batch", batch) == batch]
-        chart = charts.latencies([bench["models"][place] for place in models])
-        found.append({"batch": batch, "models": models, "comparisons": here, "chart": chart})
+    for batch in dict.fromkeys(model.batch for model in bench.models):
+        models = [place for place, model in enumerate(bench.models) if model.batch == batch]
+        here = [place for place, comparison in enumerate(bench.comparisons) if comparison.batch == batch]
+        found.append(_Latency(batch, models, here, charts.latencies([bench.models[place] for place in models])))
     return found
 
 
 def times(run: Run) -> list[tuple[str, float, float]]:
     """Of each merge its name, and ms in the profile before and after; a last row is what did not merge. Empty unless
     both networks were profiled."""
-    models = {model["name"]: model for model in reversed(run.bench["models"])} if run.bench else {}
-    profiles = [(models.get(name) or {}).get("profile") for name in ("original", "folded")]
-    if not run.fold or not all(profiles):
+    models = reversed(run.bench.models) if run.bench else ()
+    profiles = {model.name: model.profile.modules for model in models if model.profile}
+    if not run.fold or not {"original", "folded"} <= profiles.keys():
         return []
-    before, after = (profile["modules"] for profile in profiles)
+    before, after = profiles["original"], profiles["folded"]
     rows = []
-    for merge in run.fold["folded"]:
-        names = {*merge["layers"], *merge["activations"], merge["name"]}
-        rows.append((merge["name"], *(_time(modules, names) for modules in (before, after))))
-    rest = [sum(modules.values()) - sum(row[place] for row in rows) for place, modules in ((1, before), (2, after))]
-    return [*rows, ("everything else", *(max(value, 0.0) for value in rest))]
+    for merge in run.fold.of_original:
+        names = {*merge.layers, *merge.activations, merge.name}
+        rows.append((merge.name, _time(before, names), _time(after, names)))
+    rest_before = sum(before.values()) - sum(ms for _, ms, _ in rows)
+    rest_after = sum(after.values()) - sum(ms for _, _, ms in rows)
+    return [*rows, ("everything else", max(rest_before, 0.0), max(rest_after, 0.0))]
 
 
 def _time(modules: dict[str, float], names: set[str]) -> float:
@@ -195,18 +221,20 @@ def _time(modules: dict[str, float], names: set[str]) -> float:
     return sum(ms for fused, ms in modules.items() if fused.split(" + ")[0] in names)
 
 
-def _device(bench: dict | None) -> dict[str, list[tuple[str, str]]]:
+def _device(bench: BenchResult | None) -> dict[str, list[tuple[str, str]]]:
     """Device and settings of a measurement as pairs, objects in them taken apart."""
-    return {name: list(_flat(bench[name])) for name in ("device", "settings")} if bench else {}
+    if bench is None:
+        return {}
+    return {"Device": list(_flat(asdict(bench.device))), "Measurement": list(_flat(asdict(bench.settings)))}
 
 
-def _flat(record: dict, prefix: str = ""):
+def _flat(record: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:
     for key, value in record.items():
         name = f"{prefix}{key}".replace("_", " ")
         if isinstance(value, dict):
             yield from _flat(value, f"{name}: ")
-        elif value not in (None, [], ""):
-            yield name, ", ".join(map(_plain, value)) if isinstance(value, list) else _plain(value)
+        elif value not in (None, (), ""):
+            yield name, ", ".join(map(_plain, value)) if isinstance(value, tuple) else _plain(value)
 
 
 def _plain(value: object) -> str:

@@ -3,6 +3,7 @@
 import io
 import warnings
 from collections.abc import Mapping
+from typing import Any
 from xml.etree import ElementTree
 
 import matplotlib
@@ -13,7 +14,7 @@ SPACE = "http://www.w3.org/2000/svg"
 # What is drawn in the colour of a key is shown in that of the style sheet.
 INK, MUTED, RULE, ACCENT = "#010203", "#020304", "#030405", "#040506"
 _SHOWN = {INK: "currentColor", MUTED: "var(--muted)", RULE: "var(--rule)", ACCENT: "var(--accent)"}
-STYLE = {
+STYLE: dict[Any, object] = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # a $ in the name of a layer is a $
     "font.size": 10,

@@ -1,6 +1,34 @@
+"""What holds for every test: it draws the same, whatever ran before it; `make fuzz` draws anew."""
+
+import os
+import random
 import signal
+import sys
+
+import pytest
+from hypothesis import settings
+
+FRESH = "FUZZ_EXAMPLES" in os.environ
+settings.register_profile("same", derandomize=True)
+settings.register_profile("fresh", derandomize=False)
+settings.load_profile("fresh" if FRESH else "same")
 
 
 def pytest_configure() -> None:
     # A shell's background jobs ignore Ctrl-C, and so would every command that a test starts and interrupts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reports = [each for category in ("passed", "failed") for each in terminalreporter.stats.get(category, [])]
+    built = sum(name == "engine" for report in reports for name, _ in report.user_properties)
+    if built:
+        terminalreporter.write_line(f"{built} engines built by NVIDIA's own parser and builder (TensorRT-RTX)")
+
+
+def pytest_runtest_setup() -> None:
+    random.seed(0)
+    if "numpy" in sys.modules:  # else nothing draws from it
+        sys.modules["numpy"].random.seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)

@@ -8,15 +8,16 @@
 batch, and the parts in order are the batch that one process alone would get.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fold.errors import InputError
-from train.data import Dataset, Split
-from train.stream import stream
+from layer_folding.errors import InputError
+
+from .data import Dataset, Split
+from .stream import Files, stream
 
 
 def steps(dataset: Dataset, batch: int) -> int:
@@ -36,14 +37,18 @@ def training_batches(
     count = len(dataset.train.labels)
     part = share(min(batch, count), rank, world)
     chosen = torch.randperm(count, generator=generator)[: batch * steps(dataset, batch)].split(batch)
-    moved = _from_memory if isinstance(dataset.train, Split) else _from_files
-    for images, labels in moved(dataset, chosen, part, generator, device):
+    if isinstance(dataset.train, Split):
+        batches = _from_memory(dataset.train, dataset.flip, chosen, part, generator, device)
+    else:
+        batches = _from_files(dataset.train, chosen, part, generator, device)
+    for images, labels in batches:
         yield normalise(images, dataset.mean, dataset.std), labels
 
 
 def test_batches(dataset: Dataset, batch: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
     """The test images in order, all of them: float32 [N, C, H, W], normalised, and labels [N]."""
     test = dataset.test
+    pairs: Iterable[tuple[Tensor, Tensor]]
     if isinstance(test, Split):
         pairs = zip(test.images.split(batch), test.labels.split(batch), strict=True)
     else:
@@ -57,23 +62,23 @@ Chosen = tuple[Tensor, ...]  # the indices of the images of each batch
 
 
 def _from_memory(
-    dataset: Dataset, chosen: Chosen, part: slice, generator: torch.Generator, device: torch.device
+    split: Split, flip: bool, chosen: Chosen, part: slice, generator: torch.Generator, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    images, labels = dataset.train.images.to(device), dataset.train.labels.to(device)
-    padding = dataset.shape[-1] // (8 if dataset.flip else 16)  # 4 of 32 as usual for photos, 2 of 32 for digits
+    images, labels = split.images.to(device), split.labels.to(device)
+    padding = split.shape[-1] // (8 if flip else 16)  # 4 of 32 as usual for photos, 2 of 32 for digits
     for indices in chosen:
-        moves = draw(len(indices), padding, dataset.flip, generator)
+        moves = draw(len(indices), padding, flip, generator)
         offsets, mirrored = (None if move is None else move[part].to(device) for move in moves)
         mine = indices[part].to(device)
         yield augment(images[mine], padding, offsets, mirrored), labels[mine]
 
 
 def _from_files(
-    dataset: Dataset, chosen: Chosen, part: slice, generator: torch.Generator, device: torch.device
+    files: Files, chosen: Chosen, part: slice, generator: torch.Generator, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
     seeds = [torch.randint(2**62, (len(indices),), generator=generator) for indices in chosen]
     moved = [list(zip(i[part].tolist(), s[part].tolist(), strict=True)) for i, s in zip(chosen, seeds, strict=True)]
-    return stream(dataset.train, moved, device)
+    return stream(files, moved, device)
 
 
 def share(count: int, rank: int, world: int) -> slice:

@@ -5,16 +5,20 @@ call. Its machines must see this installation and the files of the tasks under t
 """
 
 import contextlib
+import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
-from fold.errors import CheckError, InputError
+from layer_folding.errors import CheckError, InputError
+
+Value = TypeVar("Value")
 
 RETRIES = 5  # of a task whose worker died; a task that kills its worker each time, by its memory say, must end
 
 
-def each(function: Callable, tasks: dict[str, tuple]) -> dict:
+def each(function: Callable[..., Value], tasks: Mapping[str, tuple[Any, ...]]) -> dict[str, Value]:
     """The values of ``function(*arguments)`` for the arguments of each of ``tasks``, under the same names.
 
     As many run at a time as the cluster has cores, or GPUs if it has any.
@@ -29,7 +33,7 @@ def each(function: Callable, tasks: dict[str, tuple]) -> dict:
         raise InputError("--engine ray: Ray is not installed; pip install ray") from error
     with contextlib.redirect_stdout(sys.stderr):
         try:
-            ray.init(include_dashboard=False, logging_level="warning")
+            ray.init(include_dashboard=False, logging_level=logging.WARNING)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise InputError(f"--engine ray: no cluster: {error}; see RAY_ADDRESS") from error
         try:

@@ -1,49 +1,90 @@
-"""The run folder's config.json: with which settings each stage ran, so that a resumed run is the same run."""
+"""What a run folder says of its stages: with which settings each one ran, so that a resumed run is the same run."""
 
 import hashlib
-import json
 import os
 import platform
 import subprocess
+import sys
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
+from typing import TypeVar
 
-from fold.errors import InputError
-from fold.files import remove_leftovers, write_json
+from layer_folding import records, run_config
+from layer_folding.errors import InputError
+from layer_folding.files import remove_leftovers
+from layer_folding.run_config import Config, StageRun
 
-SCHEMA = 1
+from .hyperparameters import Training
+from .settings import FitSettings
+
+StageSettings = Training | FitSettings
+Settings = TypeVar("Settings", bound=StageSettings)
+
 _SHOWN = 5  # changed settings in a message
 
 
-def enter(run: Path, stage: str, settings: dict) -> None:
-    """Note in ``run``/config.json that ``stage`` runs with ``settings`` (JSON values), and with which versions.
+def enter(
+    run: Path,
+    stage: str,
+    settings: StageSettings,
+    files: Mapping[str, Path | None],
+    *,
+    lasting: Collection[str] | None = None,
+) -> None:
+    """Note in ``run``/config.json that ``stage`` runs with ``settings``, from which ``files``, with which versions.
 
-    A stage that was started before must have had the same settings. Raises InputError where they differ, and for a
-    folder that holds something but is no run.
+    A stage that was started before must have had the same settings and files. Of a stage that has ended, ``lasting``
+    names those that later stages depend on: only these must be the same, where they are given, and a note on stderr
+    says which others are not. Raises InputError where they differ, and for a folder that holds something but is no run.
     """
     config = _read(run)
     remove_leftovers(run)
-    before = config["stages"].get(stage)
+    digests = {name: digest(path) for name, path in files.items() if path is not None}
+    now = StageRun(records.as_json(settings), digests, _versions(), _revision())
+    before = config.stages.get(stage)
     if before is None:
-        config["stages"][stage] = {"settings": settings, "versions": _versions(), "revision": _revision()}
-        write_json(run / "config.json", config)
-    elif before["settings"] != settings:
-        old, new = _flat(before["settings"]), _flat(settings)
-        changed = [key for key in {**new, **old} if old.get(key) != new.get(key)]
-        changes = [f"{key} was {old.get(key)}, is now {new.get(key)}" for key in changed[:_SHOWN]]
-        changes += [f"{len(changed) - _SHOWN} more"] if len(changed) > _SHOWN else []
+        run_config.write(run, replace(config, stages={**config.stages, stage: now}))
+        return
+    old, new = {**before.settings, **before.files}, {**now.settings, **now.files}
+    if lasting is not None:
+        given = [key for key, value in new.items() if key in lasting and value is not None]
+        others = _changes(*({key: value for key, value in each.items() if key not in lasting} for each in (old, new)))
+        if others:
+            said = _listed(others)
+            print(f"note: {run}: {stage} has ended and is not repeated for other settings ({said})", file=sys.stderr)
+        old, new = ({key: each[key] for key in given if key in each} for each in (old, new))
+    changes = _changes(old, new)
+    if changes:
         raise InputError(
-            f"{run}: {stage} was started there with other settings ({'; '.join(changes)}); "
+            f"{run}: {stage} was started there with other settings ({_listed(changes)}); "
             "give those again, or another run folder (RUN=DIR), or delete this one"
         )
 
 
-def settings(run: Path, stage: str) -> dict:
-    """The settings of ``stage`` in ``run``. Raises InputError if it has not run there."""
-    stages = _read(run)["stages"]
-    if stage not in stages:
-        raise InputError(f"{run}: {stage} has not run there; run it first, see `python -m train {stage} --help`")
-    return stages[stage]["settings"]
+def leave(run: Path, stage: str) -> None:
+    """Forget that ``stage`` has begun in ``run``."""
+    config = _read(run)
+    run_config.write(run, replace(config, stages={name: ran for name, ran in config.stages.items() if name != stage}))
+
+
+def copy_stage(run: Path, stage: str, target: Path) -> None:
+    """Note in the run folder ``target`` that ``stage`` ran there as it ran in ``run``. Raises InputError as `enter`."""
+    config = _read(target)
+    remove_leftovers(target)
+    if stage not in config.stages:
+        run_config.write(target, replace(config, stages={**config.stages, stage: _stage(run, stage)}))
+
+
+def settings(run: Path, stage: str, kind: type[Settings]) -> Settings:
+    """The settings of ``stage`` in ``run``. Raises InputError if it has not run there, or for a damaged config.json."""
+    try:
+        return records.decode(kind, _stage(run, stage).settings)
+    except ValueError as error:
+        raise InputError(
+            f"{run / run_config.NAME}: damaged, settings of {stage}: {error}; give another run folder, RUN=DIR"
+        ) from error
 
 
 def digest(path: Path) -> str:
@@ -51,33 +92,44 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
-def _flat(settings: dict) -> dict:
+def _stage(run: Path, stage: str) -> StageRun:
+    stages = _read(run).stages
+    if stage not in stages:
+        raise InputError(f"{run}: {stage} has not run there; run it first, see `python -m train {stage} --help`")
+    return stages[stage]
+
+
+def _read(run: Path) -> Config:
+    config = run_config.read(run)
+    if config is not None:
+        return config
+    if run.exists() and (not run.is_dir() or any(not name.startswith(".") for name in os.listdir(run))):
+        raise InputError(f"{run}: exists and is no run folder (it has no config.json); give another one, RUN=DIR")
+    return Config({})
+
+
+def _changes(before: Mapping[str, object], now: Mapping[str, object]) -> list[str]:
+    """What differs, a phrase each."""
+    old, new = _flat(before), _flat(now)
+    different = [key for key in {**new, **old} if old.get(key) != new.get(key)]
+    return [f"{key} was {old.get(key)}, is now {new.get(key)}" for key in different]
+
+
+def _listed(changes: list[str]) -> str:
+    return "; ".join(changes[:_SHOWN] + ([f"{len(changes) - _SHOWN} more"] if len(changes) > _SHOWN else []))
+
+
+def _flat(settings: Mapping[str, object]) -> dict[str, object]:
     """``settings`` with those in it that are objects themselves, such as the weights of gates, taken apart."""
-    flat = {}
+    flat: dict[str, object] = {}
     for key, value in settings.items():
-        flat |= {f"{key} {name}": part for name, part in value.items()} if isinstance(value, dict) else {key: value}
+        flat |= {f"{key} {name}": part for name, part in value.items()} if isinstance(value, Mapping) else {key: value}
     return flat
 
 
-def _read(run: Path) -> dict:
-    path = run / "config.json"
-    if not path.exists():
-        if run.exists() and (not run.is_dir() or any(not name.startswith(".") for name in os.listdir(run))):
-            raise InputError(f"{run}: exists and is no run folder (it has no config.json); give another one, RUN=DIR")
-        return {"schema": SCHEMA, "stages": {}}
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        if config["schema"] == SCHEMA and isinstance(config["stages"], dict):
-            return config
-    except (ValueError, KeyError, TypeError):
-        pass
-    raise InputError(f"{path}: damaged, or of another version; delete the run folder or give another one, RUN=DIR")
-
-
-def _versions() -> dict[str, str]:
+def _versions() -> dict[str, str | None]:
     packages = ("layer-folding", "torch", "torchvision", "numpy")
-    found = {name: _version(name) for name in packages}
-    return {"python": platform.python_version(), **found}
+    return {"python": platform.python_version(), **{name: _version(name) for name in packages}}
 
 
 def _version(package: str) -> str | None:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,11 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fold.errors import InputError
-from fold.files import atomic_path
-from train.image_folder import decode_image_folder, list_image_folder
-from train.published import PUBLISHED, read_published
-from train.stream import Files, stream
+from layer_folding.errors import InputError
+from layer_folding.files import atomic_path
+
+from .image_folder import decode_image_folder, list_image_folder
+from .published import PUBLISHED, read_published
+from .stream import Files, stream
 
 NAMES = ("digits", *PUBLISHED)
 RESIDENT_BYTES = 2 * 2**30  # folders up to here live in memory as uint8: all 32x32 sets, and 14,000 images of 224x224
@@ -78,7 +80,7 @@ def load(spec: str, size: int = 32) -> Dataset:
         return _digits(size)
     if spec in PUBLISHED:
         return _published(spec, size)
-    root = Path(spec).expanduser()
+    root = folder_of(spec)
     if not os.path.exists(root):
         raise InputError(
             f"data {spec!r}: no such folder; give one with train/CLASS and test/CLASS, or a name: {', '.join(NAMES)}"
@@ -86,7 +88,15 @@ def load(spec: str, size: int = 32) -> Dataset:
     return _folder(root, size)
 
 
-def normalised(dataset: Dataset, mean: list[float] | None, std: list[float] | None) -> Dataset:
+def folder_of(spec: str) -> Path:
+    """The path that ``spec`` means, with ~ for a home folder. Raises InputError for the home of nobody."""
+    try:
+        return Path(spec).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"data {spec!r}: there is no such user; give the path of a folder") from error
+
+
+def normalised(dataset: Dataset, mean: Sequence[float] | None, std: Sequence[float] | None) -> Dataset:
     """``dataset`` with another normalisation, one number a channel; None keeps what it has. Raises InputError."""
     for option, values in (("--mean", mean), ("--std", std)):
         if values is not None and len(values) != dataset.shape[0]:
@@ -108,13 +118,18 @@ def save_eval_set(path: str | Path, dataset: Dataset) -> None:
 
 
 def save_calibration_set(path: str | Path, dataset: Dataset, count: int = 512, seed: int = 0) -> None:
-    """Write up to ``count`` training images, drawn with ``seed``, as many of each class, as `save_eval_set` does."""
+    """Write `calibration_images` as `save_eval_set` writes the test split."""
+    _save(path, dataset, calibration_images(dataset, count, seed))
+
+
+def calibration_images(dataset: Dataset, count: int, seed: int) -> Split:
+    """Up to ``count`` training images as they are, drawn with ``seed``, as many of each class."""
     shuffled = torch.randperm(len(dataset.train.labels), generator=torch.Generator().manual_seed(seed))
     labels = dataset.train.labels.cpu()[shuffled]
     turn = torch.zeros_like(labels)  # which of its class an image is: the first of every class come first, then ...
     for label in range(len(dataset.classes)):
         turn[labels == label] = torch.arange(int((labels == label).sum()))
-    _save(path, dataset, _some(dataset.train, shuffled[turn.argsort(stable=True)[:count]]))
+    return _some(dataset.train, shuffled[turn.argsort(stable=True)[:count]])
 
 
 def _save(path: str | Path, dataset: Dataset, split: Split) -> None:
@@ -163,7 +178,9 @@ def _folder(root: Path, size: int) -> Dataset:
     count = sum(map(len, listing.values()))
     if count * 3 * size * size <= RESIDENT_BYTES:
         tensors = decode_image_folder(root, size, classes, listing)
-        splits = {split: Split(tensors[f"{split}.images"], tensors[f"{split}.labels"]) for split in listing}
+        splits: dict[str, Split | Files] = {
+            split: Split(tensors[f"{split}.images"], tensors[f"{split}.labels"]) for split in listing
+        }
     else:
         print(
             f"data {root}: {count} images of {size}x{size} are {count * 3 * size * size / 2**30:.1f} GB; read from the "

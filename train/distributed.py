@@ -15,14 +15,14 @@ import signal
 import sys
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from fold.errors import CheckError, InputError
+from layer_folding.errors import CheckError, InputError
 
 Value = TypeVar("Value")
 
@@ -58,11 +58,11 @@ def _help() -> None:
     """Run what process 0 shares, until that is None."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # process 0 says that it was interrupted
     while True:
-        function, *arguments = first(tuple)
-        if function is None:
+        shared = first(_nothing)
+        if shared is None:
             return
         with contextlib.suppress(InputError, CheckError):  # process 0 has the same one, and says it
-            function(*arguments)
+            shared()
 
 
 def rank() -> int:
@@ -75,18 +75,27 @@ def world() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def share(function: Callable[..., None] | None, *arguments: object) -> None:
-    """In process 0, have the others call ``function(*arguments)`` as it is about to do; in the others, nothing."""
+def share(call: Callable[[], None] | None) -> None:
+    """In process 0, have the others do ``call``, a partial of plain values, as it is about to; in the others, nothing.
+
+    None ends the others.
+    """
     if rank() == 0:
-        first(lambda: (function, *arguments))
+        first(lambda: call)
+
+
+def _nothing() -> Callable[[], None] | None:
+    """What a process that only listens has to share."""
+    return None
 
 
 def first(value: Callable[[], Value]) -> Value:
     """What ``value()`` is in process 0, in all processes that call this together."""
-    box = [value() if rank() == 0 else None]
+    box: list[Any] = [value() if rank() == 0 else None]
     if world() > 1:
         dist.broadcast_object_list(box, src=0)
-    return box[0]
+    shared: Value = box[0]
+    return shared
 
 
 def mean(value: Tensor) -> Tensor:
@@ -96,7 +105,7 @@ def mean(value: Tensor) -> Tensor:
     return value / world()
 
 
-def parallel(model: nn.Module, sync_bn: bool) -> nn.Module:
+def parallel(model: nn.Module, *, sync_bn: bool) -> nn.Module:
     """``model`` as it is to be called for training: its gradients become means over the processes.
 
     With ``sync_bn`` BatchNorm normalises over the whole batch; else over the part of each process, of which process 0

@@ -1,11 +1,18 @@
-"""Whether a run still learns: a loss that is no number, or no better than guessing after it has been, ends it."""
+"""Whether a network knows anything: a loss that is no number, or no better than guessing after it has been, ends a run;
+weights that are no better than guessing get a note."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from fold.errors import CheckError
-from train.hyperparameters import Hyperparameters
+from layer_folding.errors import CheckError
+from layer_folding.fold.gating import THRESHOLD
 
+from .hyperparameters import Hyperparameters
+from .metrics import Row
+from .pressure import SETTLED
+
+_FALLEN = 0.5, 0.05  # a gate from above to below
+_PATIENCE = 3  # epochs
 LEARNED = 0.75  # of the loss of guessing; below that, a network has learned something
 
 
@@ -36,3 +43,32 @@ def check(
     raise CheckError(
         f"{when}: {what}{state}; give {remedy}, in another run folder (RUN=DIR); the last good epoch's state is kept"
     )
+
+
+def guesses(accuracy: float, images: int, classes: int) -> bool:
+    """Whether ``accuracy`` on ``images`` is not clearly above that of guessing among ``classes``: by 3 deviations."""
+    chance = 1 / classes
+    return accuracy <= chance + 3 * math.sqrt(chance * (1 - chance) / images)
+
+
+def gate_warnings(rows: Sequence[Row], gates: Sequence[str], h: Hyperparameters) -> list[str]:
+    """What is wrong with ``gates`` in the last of ``rows``, which are an epoch each, and what helps."""
+    found = []
+    if 1 < len(rows) <= SETTLED[0] * h.epochs:  # later, gates are closed on purpose
+        before, now = rows[-2:]
+        high, low = _FALLEN
+        for name in gates:
+            if float(before[name]) > high and float(now[name]) < low:
+                found.append(
+                    f"gate {name} fell from {before[name]:.2f} to {now[name]:.2f}: the loss wants that activation; "
+                    f"a lower --gate-lr (was {h.gate_lr:g}) lets the network get used to its absence"
+                )
+    recent = rows[-_PATIENCE:]
+    shut = all(float(row[name]) < THRESHOLD for row in recent for name in gates)
+    if len(recent) == _PATIENCE and len(rows) % _PATIENCE == 0 and shut:
+        widest = max(gates, key=lambda name: float(rows[-1][name]))
+        found.append(
+            f"no gate opened in {_PATIENCE} epochs, and the widest, {widest}, is at {rows[-1][widest]:.2f} of "
+            f"{THRESHOLD:g}: give a larger --lambda (was {h.penalty:g}), or --remove-count"
+        )
+    return found

@@ -3,8 +3,10 @@
 import hashlib
 import json
 import os
+import stat
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -18,13 +20,14 @@ from PIL.Image import Resampling
 from torch import Tensor
 from tqdm import tqdm
 
-from fold.errors import InputError
-from fold.files import atomic_path
-from train.published import cache_folder
-from train.stream import read_rgb
+from layer_folding.errors import InputError
+from layer_folding.files import atomic_path
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
+from .images import extensions, read_rgb
+from .published import cache_folder
+
 SPLITS = ("train", "test")
+DECODING = "2"  # raised where `train.images` gives other pixels for a file than before
 CHUNK = 250  # images a task: enough that a thread rarely waits, few enough for a smooth progress bar
 
 
@@ -58,7 +61,8 @@ def list_image_folder(root: Path) -> tuple[tuple[str, ...], dict[str, list[Entry
     """The class names, sorted, and for "train" and "test" the images ``root/SPLIT/CLASS/*`` in order of their names;
     where there is no folder test, val is taken for it.
 
-    Hidden files, and those that are no images by extension, are ignored. Raises InputError naming what is wrong where.
+    Hidden files are ignored; other files that are no images by their suffix are left out, and counted on stderr. Raises
+    InputError naming what is wrong where.
     """
     if not os.path.isdir(root):
         raise InputError(f"data {root}: is not a folder; give one with train/CLASS and test/CLASS")
@@ -76,16 +80,22 @@ def list_image_folder(root: Path) -> tuple[tuple[str, ...], dict[str, list[Entry
         where = ", ".join(f"{name} (only in {'train' if name in found['train'] else 'test'})" for name in only[:4])
         raise InputError(f"data {root}: train and test have different classes: {where}; make the folders match")
     classes = tuple(found["train"])
-    listing = {
-        split: [entry for label, name in enumerate(classes) for entry in _images(root, f"{folder}/{name}", label)]
-        for split, folder in folders.items()
-    }
+    listing: dict[str, list[Entry]] = {split: [] for split in folders}
+    left_out: Counter[str] = Counter()
+    for split, folder in folders.items():
+        for label, name in enumerate(classes):
+            visible = [entry for entry in _scan(root / folder / name) if not entry.name.startswith(".")]
+            listing[split] += _images(root, f"{folder}/{name}", label, visible)
+            left_out.update(_kind(entry) for entry in visible if not _is_image(entry))
+    if left_out:
+        kinds = ", ".join(f"{kind} {count}" for kind, count in left_out.most_common(8))
+        print(f"data {root}: left out {left_out.total()} that are no images by their suffix: {kinds}", file=sys.stderr)
     return classes, listing
 
 
 def cache_path(root: Path, size: int, classes: tuple[str, ...], listing: dict[str, list[Entry]]) -> Path:
     """Where this folder, with these very files, is cached at this size."""
-    digest = hashlib.sha256(json.dumps(["1", os.fspath(root.resolve()), size, classes]).encode())
+    digest = hashlib.sha256(json.dumps([DECODING, os.fspath(root.resolve()), size, classes]).encode())
     for split in SPLITS:
         for entry in listing[split]:
             digest.update(f"{entry.name!r} {entry.bytes} {entry.mtime_ns}\n".encode())
@@ -99,20 +109,25 @@ def _class_names(folder: Path) -> list[str]:
     return names
 
 
-def _images(root: Path, folder: str, label: int) -> Iterator[Entry]:
-    entries = sorted(_scan(root / folder), key=lambda entry: entry.name)
-    found = False
-    for entry in entries:
-        if entry.name.lower().endswith(EXTENSIONS) and not entry.name.startswith("."):
-            found = True
-            try:
-                stat = entry.stat()
-            except OSError as error:
-                raise InputError(
-                    f"data {entry.path}: cannot be read ({error.strerror}); repair or remove it"
-                ) from error
-            yield Entry(f"{folder}/{entry.name}", label, stat.st_size, stat.st_mtime_ns)
-    if not found:
+def _is_image(entry: os.DirEntry[str]) -> bool:
+    return os.path.splitext(entry.name)[1].lower() in extensions()
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    return "folders" if entry.is_dir() else os.path.splitext(entry.name)[1] or "without suffix"
+
+
+def _images(root: Path, folder: str, label: int, entries: list[os.DirEntry[str]]) -> Iterator[Entry]:
+    images = sorted(filter(_is_image, entries), key=lambda entry: entry.name)
+    for entry in images:
+        try:
+            status = entry.stat()
+        except OSError as error:
+            raise InputError(f"data {entry.path}: cannot be read ({error.strerror}); repair or remove it") from error
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+            raise InputError(f"data {entry.path}: has the name of an image and is not a file; remove it")
+        yield Entry(f"{folder}/{entry.name}", label, status.st_size, status.st_mtime_ns)
+    if not images:
         raise InputError(f"data {root / folder}: class has no images; add some, or remove it from train and test")
 
 

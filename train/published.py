@@ -9,9 +9,13 @@ import torch
 from torch import Tensor
 from torchvision import datasets
 
-from fold.errors import InputError
+from layer_folding.errors import InputError
 
-PUBLISHED = {"mnist": datasets.MNIST, "cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}
+PUBLISHED: dict[str, type[datasets.MNIST] | type[datasets.CIFAR10]] = {
+    "mnist": datasets.MNIST,
+    "cifar10": datasets.CIFAR10,
+    "cifar100": datasets.CIFAR100,
+}
 
 
 def read_published(name: str) -> tuple[tuple[str, ...], dict[str, tuple[Tensor, Tensor]]]:
@@ -44,7 +48,7 @@ def _images(data: object) -> Tensor:
     return (images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2)).contiguous()
 
 
-def _by_hand(kind: type, root: Path) -> str:
+def _by_hand(kind: type[datasets.MNIST] | type[datasets.CIFAR10], root: Path) -> str:
     """Which files to put where."""
     if issubclass(kind, datasets.MNIST):
         names, url, folder = [name for name, _ in kind.resources], kind.mirrors[0], root / "MNIST" / "raw"

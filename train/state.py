@@ -3,21 +3,23 @@
 import io
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
-from fold.errors import InputError
-from fold.files import atomic_path
-from train import distributed
+from layer_folding.errors import InputError
+from layer_folding.files import read_checked, write_checked
+
+from . import distributed
+from .metrics import Row
 
 
 class Stateful(Protocol):
     """A module, an optimiser, a gradient scaler."""
 
-    def state_dict(self) -> dict: ...
+    def state_dict(self) -> dict[str, Any]: ...
 
-    def load_state_dict(self, state: dict) -> object: ...
+    def load_state_dict(self, state_dict: dict[str, Any]) -> object: ...
 
 
 def path(run: Path, stage: str) -> Path:
@@ -25,30 +27,47 @@ def path(run: Path, stage: str) -> Path:
     return run / f".{stage}.state"
 
 
-def save(run: Path, stage: str, parts: Mapping[str, Stateful], rows: list[dict]) -> None:
+def write(run: Path, stage: str, content: bytes) -> None:
+    """Write the state of ``stage`` atomically."""
+    write_checked(path(run, stage), content)
+
+
+def read(run: Path, stage: str) -> bytes | None:
+    """What `write` wrote, None where there is no state. Raises InputError for a damaged one."""
+    file = path(run, stage)
+    if not file.exists():
+        return None
+    content = read_checked(file)
+    if content is None:
+        raise InputError(f"{file}: damaged; delete it, and {stage} starts from the beginning")
+    return content
+
+
+def save(run: Path, stage: str, parts: Mapping[str, Stateful], rows: list[Row]) -> None:
     """Write the state of ``parts`` and the ``rows`` of metrics.csv so far, atomically."""
     buffer = io.BytesIO()  # torch reports a full disk as a RuntimeError, a plain write as what it is
     torch.save({"rows": rows, **{name: part.state_dict() for name, part in parts.items()}}, buffer)
-    with atomic_path(path(run, stage)) as temporary:
-        temporary.write_bytes(buffer.getbuffer())
+    write(run, stage, buffer.getvalue())
 
 
-def resume(run: Path, stage: str, parts: Mapping[str, Stateful]) -> list[dict]:
+def resume(run: Path, stage: str, parts: Mapping[str, Stateful]) -> list[Row]:
     """Restore ``parts`` as they were after the last finished epoch, if there is one; the rows up to then.
 
-    Raises InputError for a damaged state.
+    Raises InputError for a damaged state, and for that of another version.
     """
-    file = path(run, stage)
-    content = distributed.first(lambda: file.read_bytes() if file.exists() else None)
+    content = distributed.first(lambda: read(run, stage))
     if content is None:
         return []
     try:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         for name, part in parts.items():
             part.load_state_dict(state[name])
-        return state["rows"]
-    except Exception as error:  # a damaged pickle can raise anything
-        raise InputError(f"{file}: damaged; delete it, and {stage} starts from its first epoch") from error
+        rows: list[Row] = state["rows"]
+        return rows
+    except Exception as error:  # whatever the state of another version raises
+        raise InputError(
+            f"{path(run, stage)}: of another version; delete it, and {stage} starts from its first epoch"
+        ) from error
 
 
 def remove(run: Path, stage: str) -> None:

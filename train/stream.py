@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
-from fold.errors import InputError
+from layer_folding.errors import InputError
+
+from .images import read_rgb
 
 CPU = torch.device("cpu")
 TEST_RESIZE = 256 / 224  # shorter side of a test image before its centre is cut out, as a multiple of the size
@@ -53,7 +54,7 @@ def stream(
     """
     loader = DataLoader(
         _Decoded(files),
-        batch_sampler=batches,
+        batch_sampler=[list(batch) for batch in batches],
         num_workers=min(_cores(), len(batches)),
         collate_fn=_collate,
         pin_memory=device.type == "cuda",
@@ -64,17 +65,6 @@ def stream(
             raise batch
         images, labels = batch
         yield images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
-
-
-def read_rgb(path: Path) -> Image.Image:
-    """The image in ``path``. Raises InputError where it cannot be read."""
-    try:
-        with Image.open(path) as file:
-            return file.convert("RGB")
-    except Exception as error:  # Pillow's decoders raise much more than OSError on damaged files
-        if isinstance(error, OSError) and error.strerror:
-            raise InputError(f"data {path}: cannot be read ({error.strerror}); check it, or remove it") from error
-        raise InputError(f"data {path}: does not decode as an image; repair or remove it") from error
 
 
 class _Decoded(torch.utils.data.Dataset):
@@ -100,9 +90,14 @@ class _Decoded(torch.utils.data.Dataset):
 
 def _cores() -> int:
     """This process's share of the CPU's cores, at least one; torchrun says among how many they are shared."""
-    return max(os.cpu_count() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1)
+    return max((os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1)
 
 
 def _collate(items: list[tuple[Tensor, Tensor] | InputError]) -> tuple[Tensor, Tensor] | InputError:
-    errors = [item for item in items if isinstance(item, InputError)]
-    return errors[0] if errors else tuple(map(torch.stack, zip(*items, strict=True)))
+    decoded = []
+    for item in items:
+        if isinstance(item, InputError):
+            return item
+        decoded.append(item)
+    images, labels = zip(*decoded, strict=True)
+    return torch.stack(images), torch.stack(labels)

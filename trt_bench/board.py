@@ -16,8 +16,14 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trt_bench import arguments, cli, files, prediction
-from trt_bench.errors import InputError
+import layer_folding
+from layer_folding import command_line, files, subcommands
+from layer_folding.errors import InputError
+from layer_folding.latency_tables import sidecar_of
+from layer_folding.segment_index import index_path
+
+from . import prediction
+from .commands import COMMANDS
 
 JOBS = ".cache/layer-folding/jobs"  # in the home folder of the board
 SETUP_PYTHON = ".cache/layer-folding/python/bin/python"  # what `make jetson-setup` made there
@@ -60,7 +66,7 @@ class Job:
     outputs: dict[str, Path] = field(default_factory=dict)  # name in the job -> local file or folder
 
     def name(self) -> str:
-        """What goes in decides the name: the command, the files, and trt_bench itself."""
+        """What goes in decides the name: the command, the files, and the code that runs."""
         digest = hashlib.sha256("\0".join(self.command).encode())
         for name, path in sorted({**self.inputs, **_package()}.items()):
             digest.update(name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
@@ -69,11 +75,10 @@ class Job:
 
 def main() -> None:
     """Parse the command line and run the job. Raises InputError."""
-    parser = cli.Parser(
+    parser = command_line.Parser(
         prog="python -m trt_bench.board",
         description="Run a command of trt_bench on a board over ssh.",
         epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("board", metavar="USER@HOST", help="where ssh connects to; options go into ~/.ssh/config")
     parser.add_argument("--python", default="", help="the board's Python (what make jetson-setup made, or python3)")
@@ -81,35 +86,35 @@ def main() -> None:
     given = parser.parse_args()
     if given.board.startswith("-"):
         raise InputError(f"{given.board}: is no USER@HOST")
-    sys.exit(run(given.board, plan(given.command), given.python))
+    sys.exit(run(given.board, job_for(given.command), given.python))
 
 
-def plan(command: list[str]) -> Job:
+def job_for(command: list[str]) -> Job:
     """The job for a command line of ``python -m trt_bench``. Raises InputError for a command or file that is wrong."""
-    commands = dict.fromkeys(("bench", "build", "table", "show"), lambda given: None)
-    given = arguments.parser(commands).parse_args(command)
-    if given.subcommand not in ("bench", "table"):
-        raise InputError(f"{given.subcommand}: runs here, or on the board itself; give bench or table")
+    subcommand, given = subcommands.parse(COMMANDS, command, "python -m trt_bench")
+    if subcommand.name not in ("bench", "table"):
+        raise InputError(f"{subcommand.name}: runs here, or on the board itself; give bench or table")
     job = Job()
-    places = {}
+    places: dict[str, str] = {}
     for path in [*getattr(given, "onnx", []), *filter(None, [getattr(given, "data", None)])]:
         places[path] = _add(job, Path(path))
     if getattr(given, "plan", None):  # with the segments that a prediction is traced to
         places[given.plan] = _add(job, Path(given.plan))
         segments = sorted(set(prediction.load(given.plan).files.values()))
-        for path in [*segments, *([segments[0].with_name("segments.json")] if segments else [])]:
-            _add(job, path, "in/segments/")
-    if given.subcommand == "table":
+        for segment in [*segments, *(index_path(each.parent) for each in segments[:1])]:
+            _add(job, segment, "in/segments/")
+    if subcommand.name == "table":
         places[given.segments] = "in/segments"
-        for path in sorted(Path(given.segments).glob("*")):
-            _add(job, path, "in/segments/")
-        job.outputs["out/latency.json"] = Path(given.output).with_suffix(".json")
-        if job.outputs["out/latency.json"].exists():  # an unfinished table goes on
-            job.inputs["out/latency.json"] = job.outputs["out/latency.json"]
+        for segment in sorted(Path(given.segments).glob("*")):
+            _add(job, segment, "in/segments/")
+        sidecar = sidecar_of(given.output)
+        job.outputs["out/latency.json"] = sidecar
+        if sidecar.exists():  # an unfinished table goes on
+            job.inputs["out/latency.json"] = sidecar
     for option in ("output", "export_times", "export_profile"):
         path = getattr(given, option, None)
         if path:
-            suffix = {"table": "latency.csv", "bench": "bench.json"}[given.subcommand]
+            suffix = {"table": "latency.csv", "bench": "bench.json"}[subcommand.name]
             places[path] = f"out/{suffix if option == 'output' else option}"
             job.outputs[places[path]] = Path(path)
     job.command = [places.get(token, token) for token in command]
@@ -122,7 +127,23 @@ def run(board: str, job: Job, python: str = "") -> int:
     Raises InputError where the board cannot be reached, or stays out of reach.
     """
     folder = f"{JOBS}/{job.name()}"
-    cli.progress(f"{board}: copying")
+    try:
+        _start(board, job, folder, python)
+    except _LostError as error:
+        raise InputError(
+            f"{board}: no connection ({error}); check that `ssh {board}` works without a password"
+        ) from error
+    try:
+        return _fetch(board, job, folder)
+    except _LostError as error:
+        raise InputError(
+            f"{board}: no connection any more ({error}). What runs there goes on: give the same command again to fetch "
+            "it"
+        ) from error
+
+
+def _start(board: str, job: Job, folder: str, python: str) -> None:
+    command_line.progress(f"{board}: copying")
     _ssh(
         board,
         f"test -d {folder} || {{ rm -rf {folder}.new && mkdir -p {folder}.new/out && "
@@ -130,9 +151,11 @@ def run(board: str, job: Job, python: str = "") -> int:
         _archive(job),
     )
     command = " ".join(shlex.quote(token) for token in job.command).replace("'", "'\\''")
-    start = START.format(job=folder, python=shlex.quote(python), setup=SETUP_PYTHON, command=command)
-    _ssh(board, start)
-    cli.progress(f"{board}: measuring; a lost connection does not matter")
+    _ssh(board, START.format(job=folder, python=shlex.quote(python), setup=SETUP_PYTHON, command=command))
+
+
+def _fetch(board: str, job: Job, folder: str) -> int:
+    command_line.progress(f"{board}: measuring; a lost connection does not matter")
     try:
         _ssh(board, WAIT.format(job=folder))
     except _DiedError as error:
@@ -141,11 +164,15 @@ def run(board: str, job: Job, python: str = "") -> int:
             f"{board}: the measurement was ended there ({last or 'reboot, or out of memory'}); give the same command "
             "again to go on"
         ) from error
-    cli.progress(f"{board}: fetching")
+    command_line.progress(f"{board}: fetching")
     content = _ssh(board, f"tar -cf - -C {folder} out stdout stderr exit")
     code = _unpack(content, job)
     _ssh(board, f"rm -rf {folder}")
     return code
+
+
+class _LostError(Exception):
+    """There is no connection; the message has what ssh said."""
 
 
 class _DiedError(Exception):
@@ -165,10 +192,7 @@ def _ssh(board: str, script: str, content: bytes = b"") -> bytes:
         if done.returncode != LOST:
             raise InputError(f"{board}: {reason[0]}; free some space there, or remove ~/{JOBS}")
         time.sleep(2**attempt if attempt < TRIES - 1 else 0)
-    raise InputError(
-        f"{board}: no connection ({reason[0]}); check that `ssh {board}` works without a password. What runs there "
-        "goes on: give the same command again to fetch it"
-    )
+    raise _LostError(reason[0])
 
 
 def _add(job: Job, path: Path, folder: str = "in/") -> str:
@@ -182,8 +206,10 @@ def _add(job: Job, path: Path, folder: str = "in/") -> str:
 
 
 def _package() -> dict[str, Path]:
-    root = Path(__file__).parent
-    return {f"trt_bench/{path.relative_to(root)}": path for path in sorted(root.rglob("*.py"))}
+    """What the board needs: trt_bench, and the shared ground without the other stages; name in the job -> file."""
+    bench, shared = Path(__file__).parent, Path(layer_folding.__file__).parent
+    sources = {f"trt_bench/{path.relative_to(bench)}": path for path in sorted(bench.rglob("*.py"))}
+    return sources | {f"layer_folding/{path.name}": path for path in sorted(shared.glob("*.py"))}
 
 
 def _archive(job: Job) -> bytes:
@@ -204,7 +230,9 @@ def _unpack(content: bytes, job: Job) -> int:
         for member in archive:
             if not member.isfile():
                 continue
-            data = archive.extractfile(member).read()
+            source = archive.extractfile(member)
+            assert source is not None  # as it is a file
+            data = source.read()
             if member.name in texts:
                 texts[member.name] = data.decode(errors="replace")
             target = job.outputs.get(member.name)
@@ -214,7 +242,7 @@ def _unpack(content: bytes, job: Job) -> int:
             if target is not None:
                 with files.atomic_path(target) as temporary:
                     temporary.write_bytes(data)
-    cli.progress("")
+    command_line.progress("")
     print(_here(texts["stdout"], job), end="", flush=True)
     print(_here(texts["stderr"], job), end="", file=sys.stderr)
     return int(texts["exit"])
@@ -228,4 +256,4 @@ def _here(text: str, job: Job) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(command_line.run(main))

@@ -5,15 +5,12 @@ must belong to the user and be closed to others. Files are written whole or not 
 """
 
 import contextlib
-import hashlib
 import os
 import stat
 from pathlib import Path
 
-from trt_bench import files
-from trt_bench.errors import InputError
-
-DIGEST_BYTES = 32
+from layer_folding import files
+from layer_folding.errors import InputError
 
 
 def default_folder() -> Path:
@@ -42,16 +39,13 @@ class Cache:
         try:
             if not _private(path, 0o077):
                 return None
-            content = path.read_bytes()
+            return files.read_checked(path)
         except OSError:
             return None
-        digest, content = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
-        return content if hashlib.sha256(content).digest() == digest else None
 
     def store(self, name: str, content: bytes) -> None:
         """Keep ``content`` under ``name``, with a checksum in front. Raises OSError, and then leaves nothing behind."""
-        with files.atomic_path(self.folder / name, mode=0o600) as temporary:
-            temporary.write_bytes(hashlib.sha256(content).digest() + content)
+        files.write_checked(self.folder / name, content, mode=0o600)
 
     def remove(self, name: str) -> None:
         """Forget what is kept under ``name``."""

@@ -2,12 +2,16 @@
 
 import os
 import platform
+from dataclasses import replace
 from pathlib import Path
 
 import numpy
 
-from trt_bench import jetson, nvml
-from trt_bench.sysfs import text
+from layer_folding.device_records import DeviceRecord, JetsonRecord
+
+from . import jetson, nvml
+from .cuda import Gpu
+from .sysfs import text
 
 # What must be equal for two latencies to be comparable; OS and Python, say, do not decide them.
 STATE = {
@@ -42,42 +46,59 @@ def board() -> str | None:
     return text(Path("/proc/device-tree/model")) or None
 
 
-def describe() -> dict:
-    """The host, for the ``device`` object of bench.json."""
-    return {
-        "cpu": cpu_name(),
-        "cores": cores(),
-        "load_average": os.getloadavg()[0],  # before timing: runnable processes of the last minute
-        "board": board(),
-        "jetson": jetson.describe(),
-        "machine": platform.machine(),
-        "os": platform.platform(),
-        "python": platform.python_version(),
-        "numpy": numpy.__version__,
-    }
+def power_mode() -> str | None:
+    """The power mode of a Jetson, such as 15W."""
+    record = jetson.describe()
+    return None if record is None else record.nvpmodel
 
 
-def gpu_identity(gpu) -> dict[str, str | None]:
-    """What a TensorRT engine is built for: the GPU (a `trt_bench.cuda` object) and its driver."""
-    return {
-        "name": gpu.name,
-        "compute_capability": gpu.compute_capability,
-        "driver": text(Path("/sys/module/nvidia/version")),
-        "cuda_driver": gpu.cuda_driver,
-    }
+def host() -> DeviceRecord:
+    """The host alone."""
+    return DeviceRecord(
+        cpu=cpu_name(),
+        cores=cores(),
+        load_average=os.getloadavg()[0],
+        board=board(),
+        jetson=jetson.describe(),
+        machine=platform.machine(),
+        os=platform.platform(),
+        python=platform.python_version(),
+        numpy=numpy.__version__,
+    )
 
 
-def gpu(gpu=None) -> dict:
-    """The GPU, for the ``device`` object of bench.json; what NVML knows of the first one where CUDA is not loaded."""
-    if gpu is None:
-        record = nvml.describe()
-        return {"name": record.get("nvml_name") or "GPU", "driver": text(Path("/sys/module/nvidia/version")), **record}
-    return {**gpu_identity(gpu), "pci": gpu.pci, **nvml.describe(gpu.pci)}
+def cpu(runtime_version: str) -> DeviceRecord:
+    """The host, whose CPU runs the networks."""
+    return replace(host(), kind="cpu", name=cpu_name(), runtime_version=runtime_version)
 
 
-def differences(first: dict, second: dict) -> list[str]:
-    """What differs in the state of two ``device`` objects, such as "power mode: 15W and MAXN_SUPER"."""
-    pairs = [(label, first.get(key), second.get(key)) for key, label in STATE.items()]
-    boards = [record.get("jetson") or {} for record in (first, second)]
-    pairs += [(label, *(record.get(key) for record in boards)) for key, label in JETSON_STATE.items()]
-    return [f"{label}: {a} and {b}" for label, a, b in pairs if a != b]
+def gpu(runtime_version: str, cuda: Gpu | None = None) -> DeviceRecord:
+    """The host and the GPU ``cuda`` that runs the networks; None: the first one, as far as NVML knows it."""
+    limits = nvml.describe(None if cuda is None else cuda.pci)
+    record = replace(host(), kind="gpu", runtime_version=runtime_version, driver=driver(), **vars(limits))
+    if cuda is None:
+        return replace(record, name=limits.nvml_name or "GPU")
+    return replace(
+        record,
+        name=record.board if record.jetson and record.board else cuda.name,  # every Orin's GPU is named Orin
+        compute_capability=cuda.compute_capability,
+        cuda_driver=cuda.cuda_driver,
+        pci=cuda.pci,
+    )
+
+
+def driver() -> str | None:
+    """The version of NVIDIA's kernel driver."""
+    return text(Path("/sys/module/nvidia/version"))
+
+
+def differences(first: DeviceRecord, second: DeviceRecord) -> list[str]:
+    """What differs in the state of two devices, such as "power mode: 15W and MAXN_SUPER"."""
+    pairs = [(label, getattr(first, key), getattr(second, key)) for key, label in STATE.items()]
+    boards = [record.jetson or JetsonRecord() for record in (first, second)]
+    pairs += [(label, *(getattr(record, key) for record in boards)) for key, label in JETSON_STATE.items()]
+    return [f"{label}: {_plain(a)} and {_plain(b)}" for label, a, b in pairs if a != b]
+
+
+def _plain(value: object) -> str:
+    return f"[{', '.join(map(str, value))}]" if isinstance(value, tuple) else str(value)

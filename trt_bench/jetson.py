@@ -7,7 +7,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from trt_bench.sysfs import number, text
+from layer_folding.device_records import JetsonRecord
+
+from .reading import Reading
+from .sysfs import number, text
 
 GPU_NAMES = re.compile(r"gpu|ga10b|gv11b|gp10b")  # of the devfreq device, by Jetson Linux release and chip
 
@@ -46,42 +49,41 @@ class Rail:
         return None if millivolts is None or milliamperes is None else 1e-6 * millivolts * milliamperes
 
 
-def describe(root: Path = Path("/")) -> dict | None:
+def describe(root: Path = Path("/")) -> JetsonRecord | None:
     """Model, software and power mode of the Jetson, None on another machine."""
     release = re.search(r"R(\d+) \(release\), REVISION: ([\d.]+)", text(root / "etc/nv_tegra_release") or "")
     if release is None:
         return None
     gpu = _gpu(root)
-    return {
-        "model": text(root / "proc/device-tree/model"),
-        "l4t": f"{release[1]}.{release[2]}",
-        "jetpack": _jetpack(root),
-        "nvpmodel": _power_mode(root),
-        "gpu_clock_mhz": gpu and [number(gpu / "min_freq", 1e-6), number(gpu / "max_freq", 1e-6)],
-        "gpu_governor": gpu and text(gpu / "governor"),
-        "rails": {rail.name: rail.covers for rail in rails(root)},
-    }
+    return JetsonRecord(
+        model=text(root / "proc/device-tree/model"),
+        l4t=f"{release[1]}.{release[2]}",
+        jetpack=_jetpack(root),
+        nvpmodel=_power_mode(root),
+        gpu_clock_mhz=(number(gpu / "min_freq", 1e-6), number(gpu / "max_freq", 1e-6)) if gpu else None,
+        gpu_governor=text(gpu / "governor") if gpu else None,
+        rails={rail.name: rail.covers for rail in rails(root)},
+    )
 
 
-def sample(root: Path = Path("/")) -> dict:
-    """Clock (MHz) and temperatures (degrees Celsius) now, and what throttles."""
+def sample(root: Path = Path("/")) -> Reading:
+    """What the sensors say now."""
     gpu = _gpu(root)
     zones = (root / "sys/class/thermal").glob("thermal_zone*")
-    temperatures = {text(zone / "type"): number(zone / "temp", 1e-3) for zone in sorted(zones)}
+    temperatures = [number(zone / "temp", 1e-3) for zone in zones]
     coolers = (root / "sys/class/thermal").glob("cooling_device*")
-    throttling = [
+    throttling = {
         kind
         for cooler in coolers
         if "throttle" in (kind := text(cooler / "type") or "") and number(cooler / "cur_state")
-    ]
-    overcurrent = sum(number(path) or 0 for path in (root / "sys/class/hwmon").glob("hwmon*/oc*_event_cnt"))
-    return {
-        "clock_mhz": number(gpu / "cur_freq", 1e-6) if gpu else None,
-        "temperature_c": max((value for value in temperatures.values() if value is not None), default=None),
-        "throttling": sorted(throttling),
-        "overcurrent_events": int(overcurrent),
-        "temperatures_c": {name: value for name, value in temperatures.items() if value is not None},
     }
+    overcurrent = sum(number(path) or 0 for path in (root / "sys/class/hwmon").glob("hwmon*/oc*_event_cnt"))
+    return Reading(
+        clock_mhz=number(gpu / "cur_freq", 1e-6) if gpu else None,
+        temperature_c=max((value for value in temperatures if value is not None), default=None),
+        throttling=tuple(sorted(throttling)),
+        overcurrent_events=int(overcurrent),
+    )
 
 
 def rails(root: Path = Path("/")) -> list[Rail]:

@@ -1,20 +1,26 @@
 """Make a Jetson ready: ``python3 -m trt_bench.jetson_setup``. Needs only JetPack's Python; downloads no PyTorch.
 
 It looks for what JetPack brings (Python, numpy, TensorRT, CUDA), and makes a virtual environment on top of that Python
-with the one thing that JetPack lacks, cuda-python in the version of the board's CUDA.
+with the one thing that JetPack lacks, cuda-python in the version that fits the board's driver.
 """
 
-import argparse
 import json
-import re
+import shutil
 import subprocess
 import sys
 import venv
 from pathlib import Path
 
-from trt_bench import cli
-from trt_bench.errors import InputError
+from layer_folding import command_line
+from layer_folding.device_records import JetsonRecord
+from layer_folding.errors import InputError
 
+from . import cuda_versions, jetson
+
+ROOT = Path(__file__).parent.parent
+PIP = ("-m", "pip", "install", "--quiet")
+# What the benchmark needs, tried as it needs it: a GPU through cuda-python, and a builder of TensorRT on it.
+TRY = "from trt_bench.runtimes.tensorrt import TENSORRT; print(TENSORRT.obstacle())"
 PYTHON_FOLDER = Path.home() / ".cache" / "layer-folding" / "python"
 
 EXAMPLE = """\
@@ -26,42 +32,73 @@ exit codes: 0 done, 2 something of JetPack is missing
 
 def main() -> None:
     """Check, install, check again; print what is there. Raises InputError."""
-    parser = cli.Parser(
+    parser = command_line.Parser(
         prog="python -m trt_bench.jetson_setup",
         description="Make a Jetson ready to measure, with JetPack's own Python and TensorRT.",
         epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.parse_args()
-    check_python(sys.version_info[:2])
-    check_jetpack(imports(sys.executable, "tensorrt", "numpy"))
-    wanted = requirement(cuda_version())
-    cli.progress(f"installing {wanted} into {PYTHON_FOLDER}")
-    venv.create(PYTHON_FOLDER, system_site_packages=True, with_pip=True)
+    check_jetson(jetson.describe())
+    check_jetpack(imports(sys.executable, "tensorrt", "numpy", "ensurepip"))
+    wanted = cuda_versions.requirement(cuda_versions.of_driver() or cuda_version())
+    command_line.progress(f"installing {wanted} into {PYTHON_FOLDER}")
+    try:
+        install(wanted, PYTHON_FOLDER)
+    finally:
+        command_line.progress("")
     python = str(PYTHON_FOLDER / "bin" / "python")
-    done = subprocess.run([python, "-m", "pip", "install", "--quiet", wanted], capture_output=True, text=True)
-    cli.progress("")
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise InputError(f"{wanted}: pip cannot install it ({reason}); connect the board to the network")
-    found = imports(python, "tensorrt", "numpy", "cuda.bindings.runtime")
-    missing = [name for name, version in found.items() if version is None]
-    if missing:
-        raise InputError(f"{python}: cannot import {', '.join(missing)}; remove {PYTHON_FOLDER} and run this again")
-    for name, version in found.items():
+    for name, version in imports(python, "tensorrt", "numpy").items():
         print(f"{name} {version}")
+    print(wanted)
     print(f"{python}: ready; make trt-bench and make table use it")
 
 
-def check_python(version: tuple[int, int]) -> None:
-    """Raise InputError for a Python that is too old."""
-    if version < (3, 10):
-        raise InputError(f"Python {version[0]}.{version[1]}: is older than 3.10; flash JetPack 6 or 7 (docs/jetson.md)")
+def install(wanted: str, folder: Path) -> None:
+    """Make a virtual environment with ``wanted`` on top of this Python in ``folder``, if TensorRT then finds the GPU.
+
+    Until it does, the environment is beside ``folder``, where nothing looks for one. Raises InputError.
+    """
+    made = folder.with_name(f"{folder.name}.new")
+    python = str(made / "bin" / "python")
+    shutil.rmtree(made, ignore_errors=True)
+    try:
+        venv.create(made, system_site_packages=True, with_pip=True)
+        _run(f"{wanted}: pip cannot install it", "connect the board to the network", python, *PIP, wanted)
+        found = _run(f"{python}: cannot run trt_bench", "copy the folder again", python, "-c", TRY).strip()
+        if found != "None":
+            raise InputError(f"TensorRT cannot be used here: {found}; check the power of the board, and reboot it")
+        shutil.rmtree(folder, ignore_errors=True)
+        made.rename(folder)
+    except subprocess.CalledProcessError as error:
+        raise InputError(
+            f"{made}: cannot make a virtual environment ({error}); sudo apt install python3-venv"
+        ) from error
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def _run(what: str, remedy: str, *command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise InputError(f"{what} ({reason}); {remedy}")
+    return done.stdout
+
+
+def check_jetson(record: JetsonRecord | None) -> None:
+    """Raise InputError on another machine."""
+    if record is None:
+        wanted = f"tensorrt '{cuda_versions.requirement(cuda_versions.of_driver())}'"
+        raise InputError(f"this machine is no Jetson (no /etc/nv_tegra_release); elsewhere, pip install {wanted}")
 
 
 def check_jetpack(found: dict[str, str | None]) -> None:
     """Raise InputError with the package to install for what ``found`` (of `imports`) lacks."""
-    packages = {"tensorrt": "python3-libnvinfer (of nvidia-jetpack)", "numpy": "python3-numpy"}
+    packages = {
+        "tensorrt": "python3-libnvinfer (of nvidia-jetpack)",
+        "numpy": "python3-numpy",
+        "ensurepip": "python3-venv",
+    }
     missing = [packages[name] for name, version in found.items() if version is None]
     if missing:
         raise InputError(
@@ -75,12 +112,6 @@ def cuda_version(root: Path = Path("/usr/local/cuda")) -> str:
         return json.loads((root / "version.json").read_text())["cuda"]["version"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{root}/version.json: CUDA is not there; sudo apt install nvidia-jetpack") from error
-
-
-def requirement(cuda: str) -> str:
-    """The cuda-python that fits a CUDA version: of the same major, as NVIDIA's minor versions are compatible."""
-    major = re.match(r"\d+", cuda)
-    return f"cuda-python=={major[0] if major else '12'}.*"
 
 
 def imports(python: str, *names: str) -> dict[str, str | None]:
@@ -100,4 +131,4 @@ def imports(python: str, *names: str) -> dict[str, str | None]:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(command_line.run(main))

@@ -4,27 +4,28 @@ Where the two are far apart, each merge of the plan is timed again, as for the t
 So the miss falls into what the table had wrong, merge by merge, and what the merges do in the network but not alone.
 """
 
-import json
-import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 
-from trt_bench import metadata, segments, stats, timer
-from trt_bench.errors import InputError
-from trt_bench.runtimes import Loaded, Options
+from layer_folding import stats
+from layer_folding.bench_results import BenchResult, ModelRecord
+from layer_folding.command_line import labelled
+from layer_folding.plans import Plan, PlannedMerge, read_plan
+from layer_folding.prediction_records import MISS, PlannedLatency, PredictedMerge, Prediction, SegmentPair
+from layer_folding.stats import Comparison
 
-SCHEMA = 1  # of plan.json
-MISS = 0.10  # a larger one is traced to the merges
-SECONDS = 0.5  # of timing for each segment then
+from . import onnx_header, segments, timer
+from .runtimes import Loaded, Options, Runtime
+
+SECONDS = 0.5  # of timing for each segment
 
 
 @dataclass(frozen=True)
-class Merge:
-    """A merge of the plan, or several that are alike: what they are to save together, +- ``error``, in ms."""
+class _Alike:
+    """Merges of a plan that are the same segments: what they are to save together, +- ``error``, in ms."""
 
     layers: tuple[str, ...]  # of the first
     count: int
@@ -35,109 +36,97 @@ class Merge:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What plan.json says. ``files`` are the ONNX files of its merges' segments by name, where they are beside it."""
+class Planned:
+    """The ``plan`` that was read from ``path``. ``files`` are the ONNX files of its segments by name, as far as they
+    are in the folder ``segments`` beside it."""
 
-    path: str
-    where: tuple[str, str, int]  # runtime, device, batch
-    precision: str
-    removed: frozenset[str]
-    original: float  # ms, as ``planned`` and ``error``
-    planned: float
-    error: float
-    merges: tuple[Merge, ...]
+    path: Path
+    plan: Plan
     files: dict[str, Path]
 
 
-def load(path: str) -> Plan:
-    """Read a plan.json. Raises InputError if it is missing or not what `python -m fold plan` writes."""
-    try:
-        document = json.loads(Path(path).read_text(encoding="utf-8"))
-        if document["schema"] != SCHEMA:
-            raise ValueError(f"schema is {document['schema']!r}")
-        latency = {name: _number(document["latency_ms"][name]) for name in ("original", "planned", "error")}
-        if not min(latency["original"], latency["planned"]) > 0:
-            raise ValueError("a network that takes no time")
-        merges = _alike(document["merges"])
-        where = str(document["runtime"]), str(document["device"]), int(document["batch"])
-        precision, removed = str(document.get("precision", "fp32")), frozenset(map(str, document["removed"]))
-    except FileNotFoundError as error:
-        raise InputError(f"--plan {path}: no such file; `python -m fold plan` writes it") from error
-    except (ValueError, KeyError, TypeError, RecursionError, OSError) as error:
-        what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
-        raise InputError(f"--plan {path}: no plan.json of schema {SCHEMA}: {what}; plan again, `make plan`") from error
-    names = {name for merge in merges for name in (merge.apart, merge.merged)}
-    files = segments.files(Path(path).parent / "segments", names)
-    return Plan(str(path), where, precision, removed, **latency, merges=merges, files=files)
+def load(path: str | Path) -> Planned:
+    """Read a plan.json and find its segments. Raises InputError as `read_plan`, and for a damaged segments.json."""
+    plan = read_plan(path)
+    names = {name for merge in plan.merges for name in (merge.apart, merge.merged)}
+    return Planned(Path(path), plan, segments.files(Path(path).parent / "segments", names))
 
 
 def compare(
-    plan: Plan,
-    result: dict,
-    runtime: ModuleType,
+    planned: Planned,
+    result: BenchResult,
+    runtime: Runtime,
     options: Options,
     progress: Callable[[str], None] = lambda text: None,
-) -> dict:
-    """The ``prediction`` object of bench.json, for its other content ``result``.
+) -> Prediction:
+    """What a plan predicted beside what ``result`` measured.
 
-    ``obstacle`` says why prediction and measurement cannot be compared, None if they can. ``miss`` is the predicted
-    speed-up over the measured one, less 1. ``merges`` come with what they save as fractions of the original network's
-    time: ``planned`` +- ``error``, and, where the miss is large and the segments are there, ``again`` with ``ci95``.
+    Where the miss is large, the merges whose segments are there are timed again.
     """
-    speedup = plan.original / plan.planned
-    fastest = max(plan.planned - plan.error, 1e-3 * plan.planned)
-    prediction = {
-        "plan": plan.path,
-        "latency_ms": {"original": plan.original, "planned": plan.planned, "error": plan.error},
-        "speedup": speedup,
-        "ci95": [plan.original / (plan.planned + plan.error), plan.original / fastest],
-    }
-    comparison, obstacle = _comparison(plan, result)
-    if obstacle:
-        return {**prediction, "obstacle": obstacle}
-    miss = speedup / comparison["speedup"] - 1
-    merges = [_row(merge, plan.original) for merge in plan.merges]
+    plan = planned.plan
+    fastest = max(plan.latency_ms - plan.error_ms, 1e-3 * plan.latency_ms)
+    ci95 = (plan.original_ms / (plan.latency_ms + plan.error_ms), plan.original_ms / fastest)
+    latency = PlannedLatency(plan.original_ms, plan.latency_ms, plan.error_ms)
+    comparison = _comparison(plan, result)
+    if isinstance(comparison, _Obstacle):
+        return Prediction(str(planned.path), plan.speedup, ci95, comparison.reason, latency)
+    miss = plan.speedup / comparison.speedup - 1
+    merges = [_unmeasured(alike, plan.original_ms) for alike in _alike(plan.merges)]
     if abs(miss) > MISS:
-        baseline = next(model for model in result["models"] if model["name"] == comparison["baseline"])
-        _time_again(plan, merges, baseline["path"], runtime, options, progress)
-    return {**prediction, "obstacle": None, "measured": comparison, "miss": miss, "merges": merges}
+        baseline = result.model(comparison.baseline, comparison.batch)
+        merges = _time_again(planned, merges, baseline.path, runtime, options, progress)
+    return Prediction(str(planned.path), plan.speedup, ci95, None, latency, comparison, miss, tuple(merges))
 
 
-def _comparison(plan: Plan, result: dict) -> tuple[dict | None, str | None]:
+@dataclass(frozen=True)
+class _Obstacle:
+    """Why prediction and measurement cannot be compared."""
+
+    reason: str
+
+
+def _comparison(plan: Plan, result: BenchResult) -> Comparison | _Obstacle:
     """The comparison of the original network with the one that the plan is for, or why there is none."""
-    runtime, device, batch = plan.where
-    for planned, measured in ((runtime, result["runtime"]), (device, result["device"].get("name"))):
+    wanted = plan.conditions
+    for planned, measured in ((wanted.runtime, result.runtime), (wanted.device, result.device.name)):
         if planned != measured:
-            return None, f"it is for {planned}, and this was measured with {measured}"
-    if batch not in result["settings"]["batches"]:
-        return None, f"it is for batch {batch}, which was not measured"
-    paths = {model["name"]: model["path"] for model in result["models"]}
-    precisions = {model["name"]: model["precision"] for model in result["models"]}
-    here = [comparison for comparison in result["comparisons"] if comparison["batch"] == batch]
-    obstacle = "only one network was measured"
-    for comparison in reversed(here):
-        baseline, candidate = comparison["baseline"], comparison["candidate"]
-        obstacle = _difference(plan, baseline, paths[baseline], frozenset()) or _difference(
-            plan, candidate, paths[candidate], plan.removed
-        )
-        wrong = [name for name in (baseline, candidate) if precisions[name] != plan.precision]
-        if wrong and not obstacle:
-            obstacle = f"it is for {plan.precision}, and {wrong[0]} is {precisions[wrong[0]]}"
-        if not obstacle:
-            return comparison, None
-    return None, obstacle
+            return _Obstacle(f"it is for {planned}, and this was measured with {measured}")
+    if (result.settings.in_flight or 1) > 1:
+        return _Obstacle("it is for one inference at a time, and two were in flight")
+    models = {model.name: model for model in result.models if model.batch == wanted.batch}
+    if not models:
+        return _Obstacle(f"it is for batch {wanted.batch}, which was not measured")
+    reason = "only one network was measured"
+    for comparison in reversed([comparison for comparison in result.comparisons if comparison.batch == wanted.batch]):
+        why_not = _differences(plan, models[comparison.baseline], models[comparison.candidate])
+        if why_not is None:
+            return comparison
+        reason = why_not
+    return _Obstacle(reason)
 
 
-def _difference(plan: Plan, name: str, path: str, removed: frozenset[str]) -> str | None:
-    """How the network at ``path`` differs from the one without just the activations ``removed``; None if not at all."""
-    gone = metadata.removed(path)
+def _differences(plan: Plan, baseline: ModelRecord, candidate: ModelRecord) -> str | None:
+    """Why two networks are not the original and the planned one; None if they are."""
+    for model, changes in ((baseline, frozenset[str]()), (candidate, frozenset(plan.changes))):
+        difference = _difference(model.name, model.path, changes)
+        if difference:
+            return difference
+    for model in (baseline, candidate):
+        if model.precision != plan.conditions.precision:
+            return f"it is for {plan.conditions.precision}, and {model.name} is {model.precision}"
+    return None
+
+
+def _difference(name: str, path: str, changes: frozenset[str]) -> str | None:
+    """How the network at ``path`` differs from the one with just these ``changes``; None if not at all."""
+    gone = onnx_header.changes(path)
     if gone is None:
         return f"{name} does not say which activations were removed; export it from its checkpoint"
-    if gone == removed:
+    if gone == changes:
         return None
     # "+VALUE=ACTIVATION" among the names is one that was added: having it is what lacking is for the others
-    lacks = frozenset(name for name in gone ^ removed if (name in gone) != name.startswith("+"))
-    more = (gone ^ removed) - lacks
+    lacks = frozenset(name for name in gone ^ changes if (name in gone) != name.startswith("+"))
+    more = (gone ^ changes) - lacks
     what = [f"lacks {_list(lacks)}"] if lacks else []
     what += [f"still has {_list(more)}"] if more else []
     return f"{name} is another network than planned: it {' and '.join(what)}"
@@ -149,58 +138,55 @@ def _list(names: frozenset[str], most: int = 3) -> str:
     return ", ".join([*known[:most], *more])
 
 
-def _alike(merges: list[dict]) -> tuple[Merge, ...]:
-    """The merges of a plan.json, those of the same segments as one."""
-    found: dict[tuple[str, str], Merge] = {}
-    for entry in merges:
-        pair = str(entry["segments"]["apart"]), str(entry["segments"]["merged"])
-        before = found.get(pair, Merge(tuple(map(str, entry["layers"])), 0, *pair, 0.0, 0.0))
+def _alike(merges: Collection[PlannedMerge]) -> list[_Alike]:
+    """The merges of a plan, those of the same segments as one."""
+    found: dict[tuple[str, str], _Alike] = {}
+    for merge in merges:
+        pair = merge.apart, merge.merged
+        before = found.get(pair, _Alike(merge.layers, 0, *pair, 0.0, 0.0))
         # their errors are one and the same, so they add up
-        saves, error = before.saves + _number(entry["saves_ms"]), before.error + _number(entry["error_ms"])
-        found[pair] = Merge(before.layers, before.count + 1, *pair, saves, error)
-    return tuple(found.values())
+        saves, error = before.saves + merge.saves_ms, before.error + merge.error_ms
+        found[pair] = _Alike(before.layers, before.count + 1, *pair, saves, error)
+    return list(found.values())
 
 
-def _number(value: object) -> float:
-    if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-        raise ValueError(f"{value!r} is no time")
-    return float(value)
-
-
-def _row(merge: Merge, original: float) -> dict:
-    return {
-        "layers": list(merge.layers),
-        "count": merge.count,
-        "segments": {"apart": merge.apart, "merged": merge.merged},
-        "planned": merge.saves / original,
-        "error": merge.error / original,
-        "again": None,
-        "ci95": None,
-    }
+def _unmeasured(alike: _Alike, original_ms: float) -> PredictedMerge:
+    pair = SegmentPair(alike.apart, alike.merged)
+    return PredictedMerge(alike.layers, alike.count, pair, alike.saves / original_ms, alike.error / original_ms)
 
 
 def _time_again(
-    plan: Plan, rows: list[dict], original: str, runtime: ModuleType, options: Options, progress: Callable
-) -> None:
-    """Fill in what each of ``rows`` saves now, in place: its two segments beside the original network, interleaved."""
+    planned: Planned,
+    merges: list[PredictedMerge],
+    original: str,
+    runtime: Runtime,
+    options: Options,
+    progress: Callable[[str], None],
+) -> list[PredictedMerge]:
+    """``merges`` with what each saves now: its two segments are timed beside the original network, interleaved."""
 
     def ready(path: str | Path) -> Loaded:
-        model = runtime.load(path, plan.where[2], options)
+        model: Loaded = runtime.load(path, planned.plan.conditions.batch, options)
         model.bind(np.random.default_rng(0).standard_normal(model.input_shape, dtype=np.float32))
         return model
 
     whole = ready(original)
-    for number, row in enumerate(rows):
-        if not set(row["segments"].values()) <= set(plan.files):
+    found = []
+    for number, merge in enumerate(merges, start=1):
+        files = [planned.files.get(name) for name in (merge.segments.apart, merge.segments.merged)]
+        known = [path for path in files if path is not None]
+        if len(known) < len(files):
+            found.append(merge)
             continue
-        at = f"the prediction is off; merge {number + 1} of {len(rows)} again"
+        at = f"the prediction is off; merge {number} of {len(merges)} again"
         progress(at)
-        pair = [ready(plan.files[row["segments"][which]]) for which in ("apart", "merged")]
-        timing = timer.measure(
-            [whole.repeat, *(timer.in_network(segment.repeat, whole.repeat) for segment in pair)],
-            SECONDS,
-            progress=lambda text, at=at: progress(text and f"{at}: {text}"),
-        )
+        pair = [ready(path) for path in known]
+        in_place = [timer.in_network(segment.repeat, whole.repeat) for segment in pair]
+        timing = timer.measure([whole.repeat, *in_place], SECONDS, progress=labelled(progress, at))
+        for segment in pair:
+            segment.close()
         both, apart, merged = np.reshape(timing.samples_ms, (3, -1, 2)).sum(axis=2)
-        again, low, high = (row["count"] * value for value in stats.median_interval((apart - merged) / both))
-        row |= {"again": float(again), "ci95": [float(low), float(high)]}
+        again, low, high = (merge.count * float(value) for value in stats.median_interval((apart - merged) / both))
+        found.append(replace(merge, again=again, ci95=(low, high)))
+    whole.close()
+    return found

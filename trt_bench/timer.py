@@ -3,18 +3,32 @@
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from trt_bench import trace
+from . import inference_times
 
-Repeat = Callable[[int], np.ndarray]  # runs n inferences to their end and returns their trace, see trace.py
+Repeat = Callable[[int], np.ndarray]  # runs n inferences to their end and returns their trace, see inference_times.py
 
 WARM_UP_S = 0.2
 MIN_BLOCK_S = 0.002
 MIN_ROUNDS = 10
 MAX_SAMPLES = 1000  # about; longer measurements get longer blocks, so that bench.json stays small
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """How networks were timed. ``seconds`` is for each network, ``iterations_per_block`` has a number for each."""
+
+    seconds: float
+    block_ms: float
+    untimed_inferences_per_block: int
+    iterations_per_block: tuple[int, ...]
+    rounds: int
+    warm_up_s: float = WARM_UP_S
+    interleaving: str = "A B B A: each round runs all networks in order and then in reverse order"
+    sample: str = "median latency of one block of consecutive inferences"
 
 
 @dataclass(frozen=True)
@@ -28,7 +42,7 @@ class Timing:
     samples_ms: list[list[float]]
     host_ms: list[list[float]]  # wall time of the block on the host over its inferences, the launching included
     traces: list[np.ndarray]
-    settings: dict
+    conditions: Conditions
 
 
 def measure(
@@ -66,24 +80,15 @@ def measure(
             elapsed_s = 1e-9 * (clock() - start)
             timed_s[index] += elapsed_s
             host_ms[index].append(1e3 * elapsed_s / iterations[index])
-            samples_ms[index].append(float(np.median(trace.latency(block))))
+            samples_ms[index].append(float(np.median(inference_times.latency(block))))
             traces[index].append(block)
         rounds += 1
         between()
         done = min(min(timed_s) / seconds, rounds / MIN_ROUNDS, 1.0)
         progress(f"timing, {1e-9 * (clock() - begin) * (1 / done - 1):.0f} s left")
     progress("")
-    settings = {
-        "warm_up_s": WARM_UP_S,
-        "seconds": seconds,
-        "block_ms": 1e3 * block_s,
-        "untimed_inferences_per_block": untimed,
-        "iterations_per_block": iterations,
-        "rounds": rounds,
-        "interleaving": "A B B A: each round runs all networks in order and then in reverse order",
-        "sample": "median latency of one block of consecutive inferences",
-    }
-    return Timing(samples_ms, host_ms, [np.concatenate(blocks) for blocks in traces], settings)
+    conditions = Conditions(seconds, 1e3 * block_s, untimed, tuple(iterations), rounds)
+    return Timing(samples_ms, host_ms, [np.concatenate(blocks) for blocks in traces], conditions)
 
 
 def in_network(segment: Repeat, whole: Repeat) -> Repeat:
@@ -105,16 +110,16 @@ def in_network(segment: Repeat, whole: Repeat) -> Repeat:
 
 
 def joined(timings: Sequence[Timing]) -> Timing:
-    """Several measurements of the same networks as one; of settings that differ, those of the last."""
+    """Several measurements of the same networks as one; of conditions that differ, those of the last."""
     return Timing(
         [np.concatenate(parts).tolist() for parts in zip(*(timing.samples_ms for timing in timings), strict=True)],
         [np.concatenate(parts).tolist() for parts in zip(*(timing.host_ms for timing in timings), strict=True)],
         [np.concatenate(parts) for parts in zip(*(timing.traces for timing in timings), strict=True)],
-        {
-            **timings[-1].settings,
-            "seconds": sum(timing.settings["seconds"] for timing in timings),
-            "rounds": sum(timing.settings["rounds"] for timing in timings),
-        },
+        replace(
+            timings[-1].conditions,
+            seconds=sum(timing.conditions.seconds for timing in timings),
+            rounds=sum(timing.conditions.rounds for timing in timings),
+        ),
     )
 
 

@@ -1,11 +1,13 @@
 import numpy as np
+import pytest
 
 from benchmarks.export import beside_others
 from benchmarks.export_support import Export, Row, page
-from tests.export.test_merge import conv, node
-from tests.export.test_passes import make, norm, norm_node, normal
+from tests.export.passes.test_merging import conv, node
+from tests.export.test_simplifying import make, norm, norm_node, normal
 
 
+@pytest.mark.slow
 def test_nodes_and_times_of_all_three():
     constants = {"v": normal(6, 4, 3, 3), "w": normal(5, 6, 1, 1), **norm(6), "p": np.array([0, 0, 1, 1, 0, 0, 1, 1])}
     nodes = [node("Pad", "x", "p", "q"), conv("q", "h", "v"), norm_node("h", "n"), conv("n", "y", "w")]

@@ -4,7 +4,7 @@ import pytest
 from torch import nn
 
 from benchmarks import folding
-from trt_bench.errors import CheckError
+from layer_folding.errors import CheckError
 
 
 def test_every_block_is_folded_and_the_rest_stays():

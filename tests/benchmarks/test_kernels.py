@@ -5,7 +5,7 @@ import torch
 
 from benchmarks import kernels
 from benchmarks.kernels import by_autograd, by_composition, convolutions
-from trt_bench.errors import CheckError
+from layer_folding.errors import CheckError
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -43,6 +43,7 @@ def test_a_difference_is_named(monkeypatch, off, what):
         kernels.compare((3, 4, 1), pixels=9, rounds=1, progress=lambda text: None)
 
 
+@pytest.mark.slow
 def test_a_row_has_the_paper_as_baseline():
     row = kernels.compare((3, 4, 2), pixels=13, rounds=2, progress=lambda text: None)
     assert (row.name, row.rounds) == ("3-4-4, stride 2", 2)

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import __main__ as command
 from benchmarks.measure import Row
-from trt_bench.errors import InputError
+from layer_folding.errors import InputError
 
 ROW = Row("case", {"slow": [2.0, 2.0], "fast": [1.0, 1.0]})
 

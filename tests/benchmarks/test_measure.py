@@ -9,6 +9,7 @@ from benchmarks import document, report
 from benchmarks.measure import Row, interleave, total
 
 
+@pytest.mark.slow
 def test_rounds_go_there_and_back_after_one_untimed_call_each():
     calls = []
     ticks = itertools.count(step=1_000_000)

@@ -1,32 +1,35 @@
 """Planned against the others. No test relies on what is faster, as machines may be busy."""
 
-import json
+from functools import partial
 
 import pytest
 from torch import nn
 
 from benchmarks import planned
-from tests.trt_bench.test_results import model
-from trt_bench import cli, prediction, results, stats
-from trt_bench.table import How
+from layer_folding import command_line
+from layer_folding.bench_results import NetworkRecord
+from layer_folding.device_records import DeviceRecord
+from layer_folding.plans import read_plan
+from layer_folding.prediction_records import PlannedLatency, Prediction
+from layer_folding.trt_bench import prediction
+from tests.layer_folding.test_bench_results import compared, example, model
 
 
 def result(**medians):
     """What `planned.run` returns for networks that take these times, in ms."""
     samples = {name: [ms, 1.001 * ms] * 10 for name, ms in medians.items()}
-    comparisons = [
-        {"baseline": "original", "candidate": name, "batch": 1, **stats.compare(samples["original"], values)}
-        for name, values in samples.items()
-        if name != "original"
-    ]
-    predicted = {"speedup": 2.0, "latency_ms": {"planned": 1.0, "error": 0.02}, "miss": 0.05}
-    bench = {
-        "device": {"name": "EPYC", "runtime_version": "1.32.0"},
-        "models": [model(name, values, network={"depth": 20}) for name, values in samples.items()],
-        "comparisons": comparisons,
-        "prediction": predicted,
+    comparisons = {
+        name: compared(name, samples["original"], values) for name, values in samples.items() if name != "original"
     }
-    return {"removed": {}, "bench": bench}
+    latency = PlannedLatency(original=2.0, planned=1.0, error=0.02)
+    said = Prediction("plan.json", 2.0, (1.9, 2.1), None, latency, comparisons["planned"], 0.05)
+    bench = example(
+        device=DeviceRecord(name="EPYC", runtime_version="1.32.0"),
+        models=tuple(model(name, values, network=NetworkRecord(depth=20)) for name, values in samples.items()),
+        comparisons=tuple(comparisons.values()),
+        prediction=said,
+    )
+    return planned.Outcome({}, bench)
 
 
 def chain():
@@ -39,17 +42,16 @@ def chain():
 @pytest.mark.slow
 def test_a_small_network_goes_all_the_way(tmp_path, monkeypatch):
     monkeypatch.setattr(prediction, "SECONDS", 0.02)
-    monkeypatch.setattr(planned, "How", lambda: How(seconds=0.01, bound=10))
+    monkeypatch.setattr(planned, "measured_table", partial(planned.measured_table, seconds=0.01, bound=10))
     network = planned.Network("tests.benchmarks.test_planned:chain", 16, ("1",))
     monkeypatch.setattr(planned, "NETWORKS", {"tiny": network})
     found = planned.run("tiny", tmp_path, 0.05)
-    results.validate(found["bench"])
-    models = {entry["name"]: entry for entry in found["bench"]["models"]}
-    assert list(models) == ["original", "planned", "everything", "published"]
-    depths = {name: entry["network"]["depth"] for name, entry in models.items()}
-    assert depths == {"original": 3, "planned": depths["planned"], "everything": 2, "published": 2}
-    assert found["bench"]["prediction"]["obstacle"] is None and "miss" in found["bench"]["prediction"]
-    assert found["removed"]["planned"] == sorted(json.loads((tmp_path / "plan.json").read_text())["removed"])
+    models = {entry.name: entry for entry in found.bench.models}
+    assert list(models) == ["original", "planned", "merged", "everything", "published"]
+    depths = [models[name].network.depth for name in ("original", "everything", "published")]
+    assert depths == [3, 2, 2]
+    assert found.bench.prediction.obstacle is None and found.bench.prediction.miss is not None
+    assert sorted(found.changes["planned"]) == sorted(read_plan(tmp_path / "plan.json").lines)
     assert len(planned.rows({"tiny": found})[1]) == len(planned.rows({"tiny": found})[0])
 
 
@@ -65,7 +67,7 @@ def test_a_table_says_what_was_predicted_and_what_came_out():
     cells = planned.rows({"net": result(original=2.0, planned=1.0, everything=4.0)})[1]
     assert cells[:6] == ["net", "20 => 20", "2", "1 +- 0.02", "1", "2.000x"]
     assert cells[6].startswith("2.000x [1.9") and cells[6].endswith("faster")
-    assert cells[7].endswith("slower") and cells[8:] == ["-", "+5.0%", "none"]
+    assert cells[7] == "-" and cells[8].endswith("slower") and cells[9:] == ["-", "+5.0%", "none"]
 
 
 def test_the_command_goes_on_where_its_file_ends_and_fails_where_planned_is_slower(tmp_path, monkeypatch, capsys):
@@ -79,7 +81,7 @@ def test_the_command_goes_on_where_its_file_ends_and_fails_where_planned_is_slow
 
     def command(*names):
         monkeypatch.setattr("sys.argv", ["planned", "--networks", *names, "-o", str(output)])
-        return cli.run(planned.main)
+        return command_line.run(planned.main)
 
     monkeypatch.setattr(planned, "run", run)
     assert command("resnet20") == 0
@@ -89,13 +91,13 @@ def test_the_command_goes_on_where_its_file_ends_and_fails_where_planned_is_slow
     assert "EPYC" in out and err.startswith("error: planned is slower: resnet56 than original; ")
     output.write_text("{}")
     assert command("resnet20") == 2
-    assert "is no result of this benchmark" in capsys.readouterr().err
+    assert "planned.json: damaged: schema is missing; give a result of this benchmark" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", planned.NETWORKS)
 def test_published_choices_are_activations_of_the_network(name):
     if planned.NETWORKS[name].published:
-        from fold.network import open_network
+        from layer_folding.fold.networks import open_network
 
         modules = dict(open_network(planned.NETWORKS[name].spec, [3, 32, 32])[0].named_modules())
         assert {type(modules[path]).__name__ for path in planned.NETWORKS[name].published} == {"ReLU6"}

@@ -4,9 +4,12 @@ import pytest
 
 from benchmarks import document
 from benchmarks.results import main
-from benchmarks.results_page import SECTIONS, STEPS
-from fold.errors import InputError
-from trt_bench import device
+from benchmarks.results_page import SECTIONS
+from layer_folding import run_config
+from layer_folding.errors import InputError
+from layer_folding.stages import STEPS
+from layer_folding.trt_bench import device
+from tests.report.conftest import bench_json, fold_json
 
 VERSIONS = {"python": "3.11.7", "torch": "2.15.0"}
 
@@ -23,20 +26,20 @@ def run(tmp_path, monkeypatch):
     folder = tmp_path / "five"
     folder.mkdir()
     stages = {
-        "pretrain": training(0, model="resnet20", data="/somewhere/private", weights="0123456789abcdef"),
+        "pretrain": training(0, model="resnet20", data="/somewhere/private"),
         "prefold": training(3, penalty=0.5, remove=["layer1.0.relu", "layer1.1.relu"]),
         "finetune": training(7, lr=0.05),
     }
+    stages["pretrain"]["files"] = {"weights": "0123456789abcdef"}
+    folded = fold_json(("layer1.0.conv1", "layer1.0.conv2", "layer1.0.relu"))
     cost = {"depth": 20, "parameters": 270_000, "macs": 40_600_000}
-    merges = [{"layers": ["layer1.0.conv1", "layer1.0.conv2"], "activations": ["layer1.0.relu"]}]
-    document = {
-        "model": {"spec": "train.models:resnet20", "arguments": {}},
+    folded |= {
+        "model": {"spec": "layer_folding:resnet20", "arguments": {}},
         "accuracy": {step: 0.88 - 0.01 * i for i, step in enumerate(STEPS)},
         "cost": {"original": cost, "folded": {**cost, "depth": 19}},
-        "folded": merges,
     }
-    (folder / "config.json").write_text(json.dumps({"schema": 1, "stages": stages}))
-    (folder / "fold.json").write_text(json.dumps(document))
+    (folder / "config.json").write_text(json.dumps({"schema": run_config.SCHEMA, "stages": stages}))
+    (folder / "fold.json").write_text(json.dumps(folded))
     return folder
 
 
@@ -51,6 +54,20 @@ def test_a_run_is_noted_with_the_commands_that_made_it(run, tmp_path):
     assert "private" not in page + (tmp_path / "docs" / "results" / "runs" / "five.json").read_text()
 
 
+def test_a_run_whose_layers_were_fitted(run, tmp_path):
+    config, folded = (json.loads((run / name).read_text()) for name in ("config.json", "fold.json"))
+    settings = {"choices": ["layer1.0.relu=3", "a,b=none"], "images": 512, "seed": 0, "force": True}
+    config["stages"]["prefold"]["settings"] = settings
+    for step in ("removed", "hoisted"):
+        del folded["accuracy"][step]
+    for name, content in (("config.json", config), ("fold.json", folded)):
+        (run / name).write_text(json.dumps(content))
+    main([str(run)])
+    page = (tmp_path / "docs" / "results.md").read_text()
+    assert "| 0 + 7 | 88.00 | 87.00 | - | - | 84.00 | 83.00 |" in page
+    assert "python -m train fit RUN --choose layer1.0.relu=3 a,b=none --images 512 --force" in page
+
+
 def test_the_page_is_made_again_from_what_is_noted(run, tmp_path):
     main([str(run)])
     page = tmp_path / "docs" / "results.md"
@@ -62,12 +79,11 @@ def test_the_page_is_made_again_from_what_is_noted(run, tmp_path):
 
 def test_latency_where_it_was_measured(run, tmp_path):
     device = {"name": "A Board", "runtime_version": "10.3"}
-    comparison = {"speedup": 1.25, "ci95": [1.2, 1.3]}
-    document = {"runtime": "tensorrt", "device": device, "comparison": comparison}
-    (run / "bench.json").write_text(json.dumps(document))
+    bench = bench_json(original=1.25, spread=0, runtime="tensorrt", device=device)
+    (run / "bench.json").write_text(json.dumps(bench))
     main([str(run)])
     page = (tmp_path / "docs" / "results.md").read_text()
-    assert "| 1.250x [1.200, 1.300] |" in page
+    assert "| 1.250x [1.2" in page
     assert "latency by tensorrt 10.3 on A Board" in page
 
 
@@ -104,17 +120,33 @@ def test_a_section_without_a_file_says_so(costs, tmp_path):
     assert page.count("Not measured") == len(SECTIONS) - 1
 
 
-@pytest.mark.parametrize("text", ["{}", '{"schema": 1, "benchmark": "benchmarks"}', '{"schema": 2, "benchmark": "x"}'])
-def test_a_file_of_something_else(text, costs):
-    costs.write_text(text)
-    with pytest.raises(InputError, match=r"costs\.json: is no result of benchmarks\.planned, .*; measure again"):
+def test_a_file_of_something_else(costs):
+    document.write(costs, "benchmarks.another", [], [["case"]])
+    with pytest.raises(InputError, match=r"costs\.json: is no result of benchmarks\.planned, "):
         main([str(costs)])
 
 
-@pytest.mark.parametrize("text", ["[]", "{"])
-def test_a_damaged_file_of_a_benchmark(text, costs):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[]", "damaged: the whole is"),
+        ("{", "damaged: "),
+        ("{}", "damaged: schema is missing"),
+        ('{"schema": 1, "benchmark": "benchmarks"}', "is of schema 1"),
+        ('{"schema": 2, "benchmark": "benchmarks"}', "damaged: command is missing"),
+    ],
+)
+def test_a_damaged_file_of_a_benchmark(text, message, costs):
     costs.write_text(text)
-    with pytest.raises(InputError, match=r"costs\.json: damaged; make it again"):
+    with pytest.raises(InputError, match=rf"costs\.json: {message}.*; measure again"):
+        main([str(costs)])
+
+
+def test_a_table_with_a_row_that_is_too_short(costs):
+    content = json.loads(costs.read_text())
+    content["table"][1].pop()
+    costs.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"costs\.json: damaged: table is not a header and rows"):
         main([str(costs)])
 
 

@@ -6,15 +6,21 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks import engines, support
 from benchmarks import networks as listed
-from benchmarks import support
-from fold import CheckError, InputError
+from layer_folding.errors import CheckError, InputError
 
-COLUMNS = 10
+COLUMNS = 12
 
 
 def cells(line: str) -> list[str]:
     return [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+
+
+@pytest.fixture(autouse=True)
+def no_engines(monkeypatch):
+    """Building takes most of the time."""
+    monkeypatch.setattr(engines, "available", lambda: False)
 
 
 @pytest.fixture
@@ -41,6 +47,7 @@ class Broken(nn.Module):
         raise RuntimeError("no | such | luck")
 
 
+@pytest.mark.slow
 def test_a_real_network(capsys):
     support.main(["shufflenet_v2_x1_0"])
     header, _, row = map(cells, capsys.readouterr().out.splitlines())
@@ -55,12 +62,14 @@ def test_a_real_network(capsys):
     assert float(row[8]) <= support.TOLERANCE32
 
 
+@pytest.mark.slow
 def test_a_network_from_timm(capsys):
     pytest.importorskip("timm", reason="timm is not installed; pip install timm")
     support.main(["mobilenetv2_100"])
     assert capsys.readouterr().out.count("\n") == 3
 
 
+@pytest.mark.slow
 def test_what_a_row_says(networks, capsys):
     networks(chain=chain())
     support.main([])
@@ -68,9 +77,23 @@ def test_what_a_row_says(networks, capsys):
     assert row[3] == "1 / 2"
     assert row[4].endswith(", 1")
     assert row[5] == "3 => 2"
-    assert row[9].startswith("1: ")
+    assert row[11].startswith("1: ")
 
 
+@pytest.mark.slow
+def test_engines_are_counted_and_refusals_named(networks, monkeypatch, capsys, tmp_path):
+    networks(chain=chain())
+    built = iter([engines.Engines(6), engines.Engines(5, ("int8 at opset 17: no kernel",))])
+    monkeypatch.setattr(engines, "available", lambda: True)
+    monkeypatch.setattr(engines, "of_every_kind", lambda model, example: next(built))
+    support.main(["-o", str(tmp_path / "support.md")])
+    text = (tmp_path / "support.md").read_text(encoding="utf-8")
+    [row] = [cells(line) for line in text.splitlines() if line.startswith("| chain")]
+    assert row[9:11] == ["6 of 6", "5 of 6<br>int8 at opset 17: no kernel"]
+    assert "8.6: 11 of 12 engines were built" in text
+
+
+@pytest.mark.slow
 def test_a_failure_is_shown_and_the_others_still_run(networks, capsys, tmp_path):
     networks(broken=Broken(), chain=chain())
     page = tmp_path / "support.md"
@@ -79,13 +102,14 @@ def test_a_failure_is_shown_and_the_others_still_run(networks, capsys, tmp_path)
     text = page.read_text(encoding="utf-8")
     rows = [cells(line) for line in text.splitlines() if line.startswith(("| broken", "| chain"))]
     assert [len(row) for row in rows] == [COLUMNS, COLUMNS]
-    assert rows[0][-1].startswith("**FAILED: InputError: Broken cannot be traced")
+    assert rows[0][-1].startswith("**FAILED: InputError: the network does not accept an input of shape [2, 3, 16, 16]")
     assert "FAILED" not in rows[1][-1]
     assert "1 of 2 networks pass" in text
     assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("bound", ["TOLERANCE64", "TOLERANCE32"])
+@pytest.mark.slow
 def test_an_error_above_its_bound_fails(networks, monkeypatch, bound):
     networks(chain=chain())
     monkeypatch.setattr(support, bound, -1.0)
@@ -93,6 +117,7 @@ def test_an_error_above_its_bound_fails(networks, monkeypatch, bound):
         support.main([])
 
 
+@pytest.mark.slow
 def test_merges_that_are_too_large_are_left_out(networks, monkeypatch, capsys):
     networks(chain=chain())
     monkeypatch.setattr(support, "LARGEST", 100)

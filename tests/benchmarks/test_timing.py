@@ -3,10 +3,13 @@
 import json
 import math
 
+import pytest
+
 from benchmarks import timing
-from trt_bench import cli
+from layer_folding import command_line
 
 
+@pytest.mark.slow
 def test_all_four_questions_are_answered():
     answers = list(timing.ask(1, 0.1))
     assert len(answers) == 4
@@ -27,7 +30,7 @@ def test_the_command_fails_where_an_answer_does_and_writes_it_down(monkeypatch, 
     monkeypatch.setattr(timing, "ask", lambda *_: iter([timing.Answer("why", [True, False], [1.0, 2.0])]))
     path = tmp_path / "timing.json"
     monkeypatch.setattr("sys.argv", ["timing", "--trials", "2", "-o", str(path)])
-    assert cli.run(timing.main) == 1
+    assert command_line.run(timing.main) == 1
     out, err = capsys.readouterr()
     assert out.startswith("1 of 2  why  1.500 [1.000, 2.000]\nload average ")
     assert err == "error: not in 19 of 20: why; see whether the machine is quiet enough\n"

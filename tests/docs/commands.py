@@ -11,15 +11,19 @@ import io
 import re
 import shlex
 import subprocess
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from unittest import mock
 
-from fold.errors import InputError
+from layer_folding import front_door
+from layer_folding.catalogue import GROUPS
+from layer_folding.errors import InputError
 from tests.docs.pages import ROOT
-from trt_bench.errors import InputError as BenchInputError
 
-PACKAGES = ("train", "fold", "export", "trt_bench", "benchmarks")
+STAGES = tuple(group.package for group in GROUPS)
+PACKAGES = (*STAGES, "benchmarks")
+FRONT_DOOR = front_door.PROGRAM
 OTHERS = ("cat", "cd", "cp", "dpkg", "echo", "git", "ls", "mkdir", "ssh", "ssh-copy-id", "sudo", "test")
 _PYTHON = re.compile(r"(\.venv/bin/)?python3?$")
 
@@ -51,6 +55,8 @@ def check(words: list[str]) -> None:
         return
     if words[0] == "make":
         _check_make(words[1:])
+    elif Path(words[0]).name == FRONT_DOOR:
+        _check_ours([FRONT_DOOR, *words[1:]])
     elif words[:2] == ["pip", "install"]:
         _check_extras(words)
     elif words[0] == "torchrun" and "-m" in words:  # torchrun --nproc-per-node 4 -m -- train prefold
@@ -70,7 +76,7 @@ def check_mention(text: str) -> None:
     if words[0] == "make":
         _make_n(words[1:])  # of variables there may be no more than ...
         return
-    words = words[words.index("-m") + 1 :]
+    words = words[words.index("-m") + 1 :] if "-m" in words else [FRONT_DOOR, *words[1:]]
     listed = re.search(r"\{(.*)\}", text)  # python -m train {pretrain,...}
     for subcommand in listed[1].split(",") if listed else [None]:
         given = [words[0], *([subcommand] if subcommand else [w for w in words[1:2] if w[0].isalpha()])]
@@ -100,16 +106,20 @@ def _make_n(words: list[str]) -> str:
 
 
 def _check_extras(words: list[str]) -> None:
-    for extra in re.findall(r"\.\[(.*?)\]", " ".join(words)):
+    extras = ",".join(re.findall(r"\.\[(.*?)\]", " ".join(words)))
+    for extra in filter(None, extras.split(",")):
         if extra not in metadata.metadata("layer-folding").get_all("Provides-Extra"):
             raise ValueError(f"pyproject.toml has no extra {extra}")
 
 
 def _check_module(words: list[str]) -> None:
-    if words[0].partition(".")[0] not in PACKAGES:  # pip, venv, pytest
-        if importlib.util.find_spec(words[0]) is None:
-            raise ValueError(f"there is no module {words[0]}")
-        return
+    if words[0].partition(".")[0] in PACKAGES:
+        _check_ours(words)
+    elif importlib.util.find_spec(words[0]) is None:  # pip, venv, pytest
+        raise ValueError(f"there is no module {words[0]}")
+
+
+def _check_ours(words: list[str]) -> None:
     parse_args = argparse.ArgumentParser.parse_args
 
     def stop(parser: argparse.ArgumentParser, *arguments: object) -> None:
@@ -130,15 +140,21 @@ def _help(words: list[str]) -> str:
 
 
 def _call(words: list[str]) -> None:
-    """Call ``main`` of the module that `python -m` would run."""
-    name = words[0]
+    """Call what ``layer-folding`` would call, or `python -m` of a module."""
+    name, *arguments = words
     try:
-        spec = importlib.util.find_spec(name)
-        is_package = spec is not None and spec.submodule_search_locations is not None
-        main = importlib.import_module(f"{name}.__main__" if is_package else name).main
-        with mock.patch("sys.argv", [str(Path(name)), *words[1:]]):
-            main()
+        with mock.patch("sys.argv", words):
+            _main(name)(*([arguments] if name == FRONT_DOOR else []))
     except (ImportError, AttributeError) as error:
         raise ValueError(f"python -m {name} does not run: {error}") from error
-    except (InputError, BenchInputError) as error:
-        raise ValueError(f"python -m {' '.join(words)}: {error}") from error
+    except InputError as error:
+        raise ValueError(f"{' '.join(words)}: {error}") from error
+
+
+def _main(name: str) -> Callable[..., None]:
+    if name == FRONT_DOOR:
+        return front_door.call
+    package, _, module = name.partition(".")
+    if package not in STAGES:
+        return importlib.import_module(name if module else f"{name}.__main__").main
+    return importlib.import_module(f"layer_folding.{package}.{module or '__main__'}").main

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from tests.docs.pages import ROOT
 
-PACKAGES = ("train", "fold", "export", "trt_bench")
+PACKAGES = ("layer_folding", "train", "fold", "export", "trt_bench", "report")
 _FAILED = ("CheckError", "NothingToFold")
 
 
 def texts(folder: str = "") -> Iterator[str]:
-    """Every string of the four packages, or of one file, as a template: ... for what is filled in."""
+    """Every string of the packages, or of one file, as a template: ... for what is filled in."""
     for path in _files(folder):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, (ast.Constant, ast.JoinedStr)):

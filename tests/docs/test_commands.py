@@ -15,6 +15,8 @@ from tests.docs.pages import blocks
         ".venv/bin/python -m train prefold --run runs/demo --epochs 3",
         "torchrun --nproc-per-node 4 -m -- train prefold --run runs/demo",
         "python -m export segments runs/demo",
+        "layer-folding prefold --run runs/demo --epochs 3",
+        ".venv/bin/layer-folding segments runs/demo",
         "python examples/plain.py",
         "pip install -e '.[trt]'",
         "OMP_NUM_THREADS=1 python -m pytest tests",
@@ -38,6 +40,8 @@ def test_what_is_right_passes(command):
         ("python -m train prefold --run runs/demo --epoch-s 3", "--epoch-s"),
         ("torchrun --nproc-per-node 4 -m -- train prefold --run runs/demo --nothing", "--nothing"),
         ("python -m export segments runs/demo --nothing", "--nothing"),
+        ("layer-folding prefold --run runs/demo --nothing", "--nothing"),
+        ("layer-folding prefodl", "prefodl"),
         ("python -m trainn", "trainn"),
         ("python -m fold.affine", "fold.affine"),
         ("python examples/none.py", "none.py"),
@@ -51,12 +55,20 @@ def test_what_is_wrong_is_told(command, reason):
         check(words)
 
 
-@pytest.mark.parametrize("text", ["make plan", "python -m train {prefold,finetune} -lr", "python -m export --opset 17"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "make plan",
+        "python -m train {prefold,finetune} -lr",
+        "python -m export --opset 17",
+        "layer-folding export --opset",
+    ],
+)
 def test_a_mention_need_not_be_complete(text):
     check_mention(text)
 
 
-@pytest.mark.parametrize("text", ["make plann", "python -m train prefold --distil", "python -m export --opse 17"])
+@pytest.mark.parametrize("text", ["make plann", "layer-folding prefold --distil", "python -m export --opse 17"])
 def test_but_has_to_be_right(text):
     with pytest.raises(ValueError, match=r"plann|distil|opse"):
         check_mention(text)

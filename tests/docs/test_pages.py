@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+import layer_folding as lf
 from tests.docs import commands
 from tests.docs.pages import NOTES, PAGES, ROOT, Block, anchors, blocks, code, links
 
@@ -56,14 +57,29 @@ def test_a_block_is_run_or_says_why_not(block):
 
 def _check_imports(block: Block) -> None:
     for node in ast.walk(ast.parse(block.text)):
-        if isinstance(node, ast.ImportFrom) and node.module.partition(".")[0] in commands.PACKAGES:
+        if isinstance(node, ast.ImportFrom) and node.module.partition(".")[0] == "layer_folding":
             module = importlib.import_module(node.module)
             for alias in node.names:
                 assert hasattr(module, alias.name), f"{block.where}: {node.module} has no {alias.name}"
 
 
 @EACH_PAGE
+def test_names_of_the_python_api_exist(page):
+    text = page.read_text(encoding="utf-8")
+    assert not re.search(rf"^(from|import) ({'|'.join(commands.STAGES)})\b", text, re.M), "found in a checkout only"
+    for name in re.findall(r"\blf\.(\w+)", text):
+        assert name in lf.__all__, f"{page.name}: layer_folding has no {name}"
+
+
+@EACH_PAGE
+def test_paths_in_the_text_exist(page):
+    for text in code(page):
+        if re.fullmatch(rf"({'|'.join((*commands.PACKAGES, 'layer_folding', 'tests', 'examples'))})/[\w./]*", text):
+            assert (ROOT / text).exists(), f"{page.name}: there is no {text}"
+
+
+@EACH_PAGE
 def test_commands_in_the_text_have_what_they_name(page):
     for text in code(page):
-        if re.match(r"make [a-z]|(\.venv/bin/)?python3? -m ", text):
+        if re.match(r"make [a-z]|layer-folding [a-z]|(\.venv/bin/)?python3? -m ", text):
             commands.check_mention(text)

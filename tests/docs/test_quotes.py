@@ -8,7 +8,17 @@ from tests.docs.pages import ROOT, prose
 from tests.docs.sources import failed_checks, filled_in, quotes, texts
 
 OWN_MODEL, TROUBLESHOOTING = ROOT / "docs/own-model.md", ROOT / "docs/troubleshooting.md"
-REASONS = ("fold/layers.py", "fold/operations.py", "fold/walk.py", "fold/regions.py")
+REASONS = tuple(
+    f"fold/{name}.py"
+    for name in (
+        "algebra/arithmetic",
+        "algebra/layers",
+        "algebra/operations",
+        "regions/cutting",
+        "regions/finding",
+        "regions/walk",
+    )
+)
 TEXTS = tuple(texts())
 
 

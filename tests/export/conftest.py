@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from export import lower, simplify
+from layer_folding.export import lower, simplify
 from tests.export.networks import Residual, randomised
 
 

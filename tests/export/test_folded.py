@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from export import lower, simplify
-from fold import fold, hoist_padding
-from fold.checkpoint import removed_activation
+from layer_folding.export import lower, simplify
+from layer_folding.fold import fold, hoist_padding
+from layer_folding.fold.graph.changes import removed_activation
 
 
 def pointwise_first() -> nn.Module:

@@ -1,24 +1,26 @@
 """float16 and int8 as the graph says it: each rule that TensorRT needs."""
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 import pytest
 import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from onnx import TensorProto, numpy_helper
 from torch import nn
 
-from export import check, lower, max_error, simplify
-from export.calibrate import METHODS, largest_values
-from export.fp16 import to_fp16
-from export.int8 import quantise
-from export.precision import Calibration, convert
-from fold.errors import CheckError, InputError
-from tests.export.test_merge import conv, node
-from tests.export.test_passes import make, normal
+from layer_folding.errors import CheckError, InputError
+from layer_folding.export import check, lower, max_error, simplify
+from layer_folding.export.calibrate import METHODS, largest_values
+from layer_folding.export.fp16 import to_fp16
+from layer_folding.export.int8 import quantise
+from layer_folding.export.precision import Calibration, convert, read_calibration
+from tests.export.passes.test_merging import conv, node
+from tests.export.test_simplifying import make
 
 IMAGES = np.random.default_rng(0).standard_normal((40, 3, 12, 12)).astype(np.float32)
 
@@ -158,6 +160,33 @@ def test_fp16_computes_in_fp16_behind_a_float32_interface(exported):
     assert 1e-6 < check(exported.model, result, tolerance=1e-2) < 1e-2
 
 
+def test_int8_with_the_rest_in_fp16(exported):
+    quantised = quantise(exported.simple, IMAGES)
+    result, said = convert(exported.simple, "int8-fp16", Calibration(IMAGES), [])
+    onnx.checker.check_model(result, full_check=True)
+    assert said["precision"] == "int8-fp16"
+    values = [*result.graph.input, *result.graph.output]
+    assert {value.type.tensor_type.elem_type for value in values} == {TensorProto.FLOAT}
+    assert {t.data_type for t in result.graph.initializer} <= {TensorProto.FLOAT16, TensorProto.INT8, TensorProto.INT64}
+    pairs, kept = ([n.op_type for n in model.graph.node if "Quantize" in n.op_type] for model in (result, quantised))
+    assert pairs == kept and [n.op_type for n in result.graph.node].count("Cast") == 2
+    both, alone = (max_error(exported.model, model, IMAGES, noise=False) for model in (result, quantised))
+    assert both < alone + 1e-2  # fp16 adds its own rounding, and no more
+
+
+def test_int8_with_the_rest_in_fp16_keeps_what_is_named_and_needs_opset_19(exported):
+    result, _ = convert(exported.simple, "int8-fp16", Calibration(IMAGES), ["head/Gemm"])
+    types = {t.name: t.data_type for t in result.graph.initializer}
+    assert types["head.weight"] == TensorProto.FLOAT and types["stem.0.weight"] == TensorProto.FLOAT16
+    older = onnx.ModelProto()
+    older.CopyFrom(exported.simple)
+    older.opset_import[0].version = 17
+    with pytest.raises(
+        InputError, match=r"int8-fp16: QuantizeLinear takes fp16 from opset 19 on, .* of opset 17; give"
+    ):
+        convert(older, "int8-fp16", Calibration(IMAGES), [])
+
+
 def test_fp16_keeps_what_is_named(exported):
     result = to_fp16(exported.simple, keep=["head/Gemm", "ReduceMean"])
     types = {t.name: t.data_type for t in result.graph.initializer}
@@ -184,27 +213,44 @@ def test_calibration_is_recorded_and_repeatable(residual, tmp_path):
     ones = np.ones(3, np.float32)
     images = rng.integers(0, 256, (30, 3, 12, 12), np.uint8)
     np.savez(tmp_path / "calib.npz", images=images, labels=np.zeros(30, np.int64), mean=ones / 2, std=ones / 4)
-    calibration = Calibration(tmp_path / "calib.npz", "minmax", 20, 3)
+    calibration = read_calibration(tmp_path / "calib.npz", "minmax", 20, 3)
     (first, said), (second, _) = (convert(residual[1], "int8", calibration, []) for _ in range(2))
     assert first.SerializeToString(deterministic=True) == second.SerializeToString(deterministic=True)
     assert said["precision"] == "int8"
     assert json.loads(said["calibration"]) == {"method": "minmax", "images": 20, "seed": 3}
-    other = replace(calibration, seed=4).images()
-    assert calibration.images().shape == (20, 3, 12, 12) and not np.array_equal(other, calibration.images())
+    other = read_calibration(tmp_path / "calib.npz", "minmax", 20, 4).images
+    assert calibration.images.shape == (20, 3, 12, 12) and not np.array_equal(other, calibration.images)
 
 
-def test_random_networks_quantise_in_any_layer_kind():
-    constants_ = {"w": normal(4, 6, 3, 3), "v": normal(6, 5), "b": normal(5)}
+@settings(max_examples=5, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_random_networks_quantise_in_any_layer_kind(seed):
+    """Within what half a step of each value and each weight can make at the output, whatever is drawn."""
+    draw = np.random.default_rng(seed)
+    w, v, b, x = (draw.standard_normal(shape) for shape in [(4, 6, 3, 3), (6, 5), (5,), (8, 4, 6, 6)])
     nodes = [
         node("ConvTranspose", "x", "w", "h"),
         node("Transpose", "h", "t", perm=[0, 2, 3, 1]),
         node("MatMul", "t", "v", "m"),
+        node("Add", "m", "b", "y"),
     ]
-    model = make([*nodes, node("Add", "m", "b", "y")], ["y"], constants_)
-    images = normal(8, 4, 6, 6)
+    model = make(nodes, ["y"], {name: value.astype(np.float32) for name, value in (("w", w), ("v", v), ("b", b))})
+    images = x.astype(np.float32)
     result = quantise(model, images, "minmax")
     onnx.checker.check_model(result, full_check=True)
-    assert max_error(model, result, images, noise=False) < 0.05
+
+    def transposed(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        return F.conv_transpose2d(torch.from_numpy(values), torch.from_numpy(weights)).numpy().transpose(0, 2, 3, 1)
+
+    half = 0.5 / 127  # of a step, by the largest value
+    w_off = np.broadcast_to(half * np.abs(w).max((0, 2, 3), keepdims=True), w.shape).copy()
+    x_off = np.full_like(x, half * np.abs(x).max())
+    t = transposed(x, w)
+    t_off = transposed(x_off, np.abs(w)) + transposed(np.abs(x) + x_off, w_off) + half * np.abs(t).max()
+    y_off = t_off @ np.abs(v) + (np.abs(t) + t_off) @ np.broadcast_to(half * np.abs(v).max(0), v.shape)
+    bound = y_off.max() / np.abs(t @ v + b).max()
+    assert bound < 0.5
+    assert max_error(model, result, images, noise=False) < bound + 1e-5  # rounding of float32
 
 
 def test_inverted_residuals(exported):

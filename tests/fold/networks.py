@@ -8,10 +8,11 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor, fx, nn
 
-from fold.graph import is_activation
-from fold.trace import trace
-from train.models.cifar_resnet import BasicBlock
-from train.models.mobilenet import InvertedResidual
+from layer_folding.fold.graph.changes import removed_activation
+from layer_folding.fold.graph.nodes import is_activation
+from layer_folding.fold.graph.tracing import trace
+from layer_folding.fold.models.cifar_resnet import BasicBlock
+from layer_folding.fold.models.mobilenet import InvertedResidual
 
 WIDTH = 4
 EXAMPLE = torch.zeros(2, WIDTH, 15, 13)  # odd and unequal, so that strides and axes cannot be mixed up unnoticed
@@ -45,12 +46,6 @@ class Calls(nn.Module):
 def conv(in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1, **options) -> nn.Conv2d:
     """A convolution with "same" padding at stride 1, unless ``options`` say otherwise."""
     return nn.Conv2d(in_channels, out_channels, kernel, stride, **{"padding": kernel // 2, **options})
-
-
-def removed_activation() -> nn.Identity:
-    identity = nn.Identity()
-    identity.removed = True
-    return identity
 
 
 def chain() -> nn.Sequential:

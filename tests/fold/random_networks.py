@@ -10,7 +10,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from fold.checkpoint import removed_activation
+from layer_folding.fold.graph.changes import removed_activation
 from tests.fold.networks import randomised
 
 CONVOLUTION = {1: nn.Conv1d, 2: nn.Conv2d}

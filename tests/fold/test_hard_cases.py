@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from fold import fold
-from fold.checkpoint import removed_activation
+from layer_folding.fold import fold
+from layer_folding.fold.graph.changes import removed_activation
 from tests.fold.networks import difference, randomised
 
 

@@ -2,10 +2,12 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 
-from fold.cli import run
-from fold.files import atomic_path, remove_leftovers
+from layer_folding.command_line import run
+from layer_folding.files import atomic_path, remove_leftovers
 
 
 def test_a_second_ctrl_c_does_not_disturb_the_cleaning_up_after_the_first(tmp_path, capsys):
@@ -21,16 +23,25 @@ def test_a_second_ctrl_c_does_not_disturb_the_cleaning_up_after_the_first(tmp_pa
 
     before = signal.getsignal(signal.SIGINT)
     assert run(interrupted_twice) == 130
-    assert capsys.readouterr().err == "error: interrupted; the same command goes on from the last finished step\n"
+    assert capsys.readouterr().err == "error: interrupted; give the same command again: what was finished is kept\n"
     assert list(tmp_path.iterdir()) == []
     assert signal.getsignal(signal.SIGINT) is before
 
 
+_KILLED = """
+import os, signal, sys
+from layer_folding.files import atomic_path
+with atomic_path(sys.argv[1]):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
 def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
-    (tmp_path / "result.json").write_text("whole")
-    (tmp_path / ".prefold.state").write_text("state")
-    with atomic_path(tmp_path / "next.json") as temporary:
-        half = temporary.read_bytes()
-    temporary.write_bytes(half)  # as if that process had been killed before the renaming
-    remove_leftovers(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".prefold.state", "next.json", "result.json"]
+    own = ["result.json", ".prefold.state", ".notes-1.tmp", ".layer-folding-notes.tmp", ".layer-folding-x-1-y.tmp.csv"]
+    for name in own:
+        (tmp_path / name).write_text("the user's")
+    assert subprocess.run([sys.executable, "-c", _KILLED, tmp_path / "next.json"]).returncode == -signal.SIGKILL
+    assert len(list(tmp_path.iterdir())) == len(own) + 1
+    with atomic_path(tmp_path / "running.json") as temporary:
+        remove_leftovers(tmp_path)  # as another process does while this one writes
+        assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*own, temporary.name])

@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from fold import fold, scan
+from layer_folding.fold import fold, scan
 from tests.fold.networks import removed_activation
 
 

@@ -5,14 +5,14 @@ from dataclasses import replace
 import pytest
 from torch import nn
 
-from fold import fold, scan
+from layer_folding.fold import fold, scan
+from tests.fold.merge.test_rewriting import BLOCKS, hardened
 from tests.fold.networks import (
     EXAMPLE,
     WIDTH,
     activations,
     conv,
 )  # fmt: skip
-from tests.fold.test_rewrite import BLOCKS, hardened
 
 
 @pytest.mark.parametrize("kind", BLOCKS)

@@ -9,10 +9,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from trt_bench import stats
+from layer_folding import fold_results, records, run_config, stats
+from layer_folding.stages import STEPS
 
 NAMES = ("block.conv1", "block.conv2", "block.relu")
-ACCURACY = dict.fromkeys(("original", "prefold", "hardened", "hoisted", "finetuned", "folded"), 0.9) | {
+ACCURACY = dict.fromkeys(STEPS, 0.9) | {
     "original": 0.9731, "hoisted": 0.8012, "folded": 0.9642
 }  # fmt: skip
 
@@ -37,7 +38,7 @@ def fold_json(names=NAMES) -> dict:
         "macs": [18432, 25600], "parameters": [296, 404], "name": f"{first}_conv2", "error": 1.5e-15,
     }  # fmt: skip
     return {
-        "schema": 1, "model": {"spec": "train.models:small", "arguments": {}}, "folded": [merge],
+        "schema": fold_results.SCHEMA, "model": {"spec": "layer_folding:small", "arguments": {}}, "folded": [merge],
         "skipped": [{"layer": "head", "reason": "flatten is not linear"}], "max_error": 1.5e-15,
         "cost": {"original": {"depth": 4, "parameters": 700, "macs": 40000},
                  "folded": {"depth": 3, "parameters": 808, "macs": 47168}},
@@ -52,12 +53,18 @@ def bench_json(original: float = 2.0, folded: float = 1.0, spread: float = 0.01,
     models = [
         {
             "name": name, "path": f"{name}.onnx", "precision": "fp32", "batch": 1, "samples_ms": values.tolist(),
-            "latency_ms": stats.summary(values.tolist()), "accuracy": ACCURACY[name], "energy": None, "profile": None,
-            "engine": None, "network": {"depth": 4 if name == "original" else 3, "accuracy": ACCURACY[name]},
+            "latency_ms": records.as_json(stats.summary(values.tolist())), "accuracy": ACCURACY[name],
+            "energy": None, "profile": None, "engine": None,
+            "network": {"depth": 4 if name == "original" else 3, "accuracy": ACCURACY[name]},
         }
         for name, values in times.items()
     ]  # fmt: skip
-    comparison = {"baseline": "original", "candidate": "folded", **stats.compare(*times.values()), "batch": 1}
+    comparison = {
+        "baseline": "original",
+        "candidate": "folded",
+        **records.as_json(stats.compare(*times.values())),
+        "batch": 1,
+    }
     return {
         "schema": 1, "runtime": "onnxruntime", "device": {"kind": "cpu", "name": "EPYC", "load_average": 0.25},
         "settings": {"batches": [1], "rounds": 100, "threads": 1}, "models": models,
@@ -68,16 +75,20 @@ def bench_json(original: float = 2.0, folded: float = 1.0, spread: float = 0.01,
 def config_json() -> dict:
     record = {"versions": {"python": "3.11.7", "torch": "2.15.0"}, "revision": "abc123"}
     shared = {"epochs": 0, "batch": 64, "lr": 0.1, "seed": 0}
-    pretrain = {"model": "resnet20", "data": "digits", "size": 32, "mean": None, "weights": "cfea6cbc406bb4a1"}
+    pretrain = {"model": "resnet20", "data": "digits", "size": 32, "mean": None}
     return {
-        "schema": 1,
+        "schema": run_config.SCHEMA,
         "stages": {
-            "pretrain": {"settings": {**pretrain, **shared}, **record},
+            "pretrain": {"settings": {**pretrain, **shared}, "files": {"weights": "cfea6cbc406bb4a1"}, **record},
             "prefold": {
                 "settings": {**shared, "penalty": 0.25, "sync_bn": False, "remove": ["a", "b"], "gate_weights": None},
                 **record,
             },
-            "finetune": {"settings": {**shared, "threshold": 0.9, "prefold.safetensors": "b75f5661281c36ef"}, **record},
+            "finetune": {
+                "settings": {**shared, "threshold": 0.9},
+                "files": {"prefold.safetensors": "b75f5661281c36ef"},
+                **record,
+            },
         },
     }
 

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from report import frontier, page, read
+from layer_folding.report import page, run_folder, runs_frontier
 from tests.report.conftest import write
 from tests.report.test_page import HOSTILE, SECTIONS
 
@@ -47,7 +47,7 @@ def visit(browser):
 def written(tmp_path):
     folder = write(tmp_path / "run", [f"{HOSTILE}{part}" for part in "123"])
     path = folder / "report.html"
-    path.write_text(page.render(read.run(folder)), encoding="utf-8")
+    path.write_text(page.render(run_folder.run(folder)), encoding="utf-8")
     return path
 
 
@@ -88,7 +88,9 @@ def test_the_index_opens_and_its_links_lead_on(visit, written):
     folder = written.parent
     other = write(folder.parent / "other")
     index = folder.parent / "frontier.html"
-    index.write_text(frontier.render([read.run(folder), read.run(other)], folder.parent), encoding="utf-8")
+    index.write_text(
+        runs_frontier.render([run_folder.run(folder), run_folder.run(other)], folder.parent), encoding="utf-8"
+    )
     tab = visit(index, 390)
     assert tab.evaluate("document.documentElement.scrollWidth") <= 390 and tab.complaints == []
     tab.get_by_role("link", name="run").first.click()

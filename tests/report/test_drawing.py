@@ -5,23 +5,25 @@ import onnx
 import pytest
 from onnx import helper
 
-from report import drawing, graph, page, read
-from report.graph import Layer
+from layer_folding import records
+from layer_folding.fold_results import MergedLayers
+from layer_folding.report import drawing, layer_graph, page, run_folder
+from layer_folding.report.layer_graph import Layer
 from tests.report.conftest import conv, fold_json, save, write
 
 
 def test_layers_with_what_follows_and_what_skips_them(folder):
-    stem, one, two = graph.layers(folder / "original.onnx")
+    stem, one, two = layer_graph.layers(folder / "original.onnx")
     assert [layer.name for layer in (stem, one, two)] == ["stem", "block.conv1", "block.conv2"]
     assert one.shape == "3×3 4 → 4" and one.after == [("block.relu", "Relu")]
-    assert (stem.sources, one.sources, two.sources) == ({graph.INPUT}, {0}, {1})
+    assert (stem.sources, one.sources, two.sources) == ({layer_graph.INPUT}, {0}, {1})
     assert two.skips == {0} and two.after == [("block", "Add")]
 
 
 def test_a_branch_reads_from_further_up(tmp_path):
     (stem, w0), (one, w1), (side, w2) = conv("stem", "x", "s"), conv("one", "s", "a"), conv("side", "s", "b", kernel=1)
     save(tmp_path / "n.onnx", [stem, one, side, helper.make_node("Add", ["a", "b"], ["y"])], [w0, w1, w2], "y")
-    side = graph.layers(tmp_path / "n.onnx")[2]
+    side = layer_graph.layers(tmp_path / "n.onnx")[2]
     assert side.sources == {0} and side.skips == {1} and side.shape == "1×1 4 → 4"
 
 
@@ -32,12 +34,16 @@ def test_shapes_say_groups_and_stride(tmp_path, groups, stride, shape):
     weight = onnx.numpy_helper.from_array(np.zeros((4, 4 // groups, 3, 3), dtype=np.float32), "w")
     node = helper.make_node("Conv", ["x", "w"], ["y"], "one/Conv", group=groups, strides=[stride, stride])
     save(tmp_path / "n.onnx", [node], [weight], "y")
-    assert [layer.shape for layer in graph.layers(tmp_path / "n.onnx")] == [shape]
+    assert [layer.shape for layer in layer_graph.layers(tmp_path / "n.onnx")] == [shape]
+
+
+def merges(*entries):
+    return [records.decode(MergedLayers, entry) for entry in entries]
 
 
 def test_a_merged_layer_is_level_with_its_parts_and_linked_to_each(folder):
-    before, after = (graph.layers(folder / f"{name}.onnx") for name in ("original", "folded"))
-    sheet = drawing.sheet(before, after, fold_json()["folded"])
+    before, after = (layer_graph.layers(folder / f"{name}.onnx") for name in ("original", "folded"))
+    sheet = drawing.sheet(before, after, merges(*fold_json()["folded"]))
     hues = {box.layer.name: box.hue for box in sheet.boxes}
     assert hues == {"stem": None, "block.conv1": 0, "block.conv2": 0, "block.conv1_conv2": 0}
     at = {(box.x, box.layer.name): box.y for box in sheet.boxes}
@@ -50,10 +56,11 @@ def test_a_merged_layer_is_level_with_its_parts_and_linked_to_each(folder):
 def test_layers_keep_apart_where_groups_interleave():
     before = [Layer(name, "") for name in "abcd"]
     after = [Layer("ad", ""), Layer("bc", "")]
-    folded = [
-        {"layers": ["a", "d"], "activations": [], "name": "ad"},
-        {"layers": ["b", "c"], "activations": [], "name": "bc"},
-    ]
+    known = fold_json()["folded"][0]
+    folded = merges(
+        {**known, "layers": ["a", "d"], "activations": [], "name": "ad"},
+        {**known, "layers": ["b", "c"], "activations": [], "name": "bc"},
+    )
     ys = [box.y for box in drawing.sheet(before, after, folded).boxes if box.x == drawing.RIGHT]
     assert ys[1] - ys[0] >= drawing.ROW
 
@@ -68,7 +75,7 @@ def deep(path, count):
 def test_deep_networks_are_drawn_up_to_a_limit(tmp_path, layers, drawn):
     folder = write(tmp_path / "run")
     deep(folder / "original.onnx", layers)
-    html = page.render(read.run(folder))
+    html = page.render(run_folder.run(folder))
     assert ('<svg xmlns="http://www.w3.org/2000/svg" class="network"' in html) == drawn
     assert ("No drawing: 301 layers" in html) == (not drawn)
     assert len(html) < 2e6

@@ -3,10 +3,11 @@ import shutil
 
 import pytest
 
-from report import page, read
-from report.figures import SHOWN
-from tests.report.conftest import Page, bench_json, fold_json, write
-from trt_bench.errors import InputError
+from layer_folding import fold_results, run_config
+from layer_folding.errors import InputError
+from layer_folding.report import page, run_folder
+from layer_folding.report.figures import SHOWN
+from tests.report.conftest import Page, bench_json, config_json, fold_json, write
 
 SECTIONS = [
     "headline",
@@ -24,12 +25,17 @@ HOSTILE = "<script>alert(1)</script>\"'&$x^{"
 
 
 def rendered(folder) -> Page:
-    return Page(page.render(read.run(folder)))
+    return Page(page.render(run_folder.run(folder)))
 
 
 def prediction(**changes):
-    merge = {"layers": ["a", "b"], "count": 2, "planned": 0.4, "error": 0.01, "again": None, "ci95": None}
-    measured = {"speedup": 2.0, "ci95": [1.9, 2.1]}
+    merge = {
+        "layers": ["a", "b"], "count": 2, "segments": {"apart": "apart 0,2", "merged": "0,2"},
+        "planned": 0.4, "error": 0.01, "again": None, "ci95": None,
+    }  # fmt: skip
+    measured = {
+        "speedup": 2.0, "ci95": [1.9, 2.1], "verdict": "faster", "baseline": "a", "candidate": "b", "batch": 1,
+    }  # fmt: skip
     return {
         "plan": "plan.json", "speedup": 1.5, "ci95": [1.4, 1.6], "obstacle": None, "measured": measured,
         "miss": -0.25, "merges": [merge], **changes,
@@ -51,7 +57,7 @@ def test_its_figures_are_those_of_the_files(folder):
 
 
 def test_every_section_is_there_and_nothing_comes_from_elsewhere(folder):
-    html = page.render(read.run(folder))
+    html = page.render(run_folder.run(folder))
     found = Page(html)
     assert found.sections() == SECTIONS
     for tag, given in found.tags:
@@ -73,7 +79,7 @@ def test_the_verdict_comes_first_whatever_it_is(tmp_path, folded, says):
 
 
 def test_the_same_files_give_the_same_page(folder):
-    assert page.render(read.run(folder)) == page.render(read.run(folder))
+    assert page.render(run_folder.run(folder)) == page.render(run_folder.run(folder))
 
 
 def test_names_are_text_whatever_is_in_them(tmp_path):
@@ -88,7 +94,7 @@ def test_names_are_text_whatever_is_in_them(tmp_path):
     fold = fold_json(names)
     fold["model"]["spec"] = fold["skipped"][0]["reason"] = HOSTILE
     run = write(tmp_path / "run <b>", names, bench=bench, fold=fold)
-    html = page.render(read.run(run))
+    html = page.render(run_folder.run(run))
     assert "<script" not in html and "<b>" not in html
     found = Page(html)
     assert not any(name.startswith("on") for _, given in found.tags for name in given)
@@ -110,7 +116,7 @@ def test_names_are_text_whatever_is_in_them(tmp_path):
 )
 def test_what_is_missing_is_said_with_the_command_that_makes_it(folder, missing, section, command):
     (folder / missing).unlink()
-    html = page.render(read.run(folder))
+    html = page.render(run_folder.run(folder))
     part = html[html.index(f'id="{section}"') :].partition("</section>")[0]
     assert f"<code>{command} RUN={folder}</code>" in part
     assert Page(html).sections() == SECTIONS
@@ -123,11 +129,14 @@ def test_a_run_that_has_only_begun_has_a_page_too(folder):
 
 
 @pytest.mark.parametrize("name", ["config.json", "fold.json", "bench.json", "metrics.csv", "original.onnx"])
-@pytest.mark.parametrize("content", [b"", b"{", b'{"schema": 1}', b"[1]", b"stage,epoch\nprefold,x\n", b"\xff\xfe\x00"])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b'{"schema": %d}', b"[1]", b"stage,epoch\nprefold,x\n", b"\xff\xfe\x00"]
+)
 def test_a_damaged_file_is_named(folder, name, content):
-    (folder / name).write_bytes(content)
+    schema = {"config.json": run_config.SCHEMA, "fold.json": fold_results.SCHEMA}.get(name, 1)
+    (folder / name).write_bytes(content.replace(b"%d", str(schema).encode()))
     with pytest.raises(InputError, match=rf"{name}: .*; .*(again|delete)"):
-        page.render(read.run(folder))
+        page.render(run_folder.run(folder))
 
 
 @pytest.mark.parametrize(
@@ -143,24 +152,24 @@ def test_a_damaged_file_is_named(folder, name, content):
 )
 def test_a_fold_json_that_lacks_something_is_named(tmp_path, change):
     with pytest.raises(InputError, match=r"fold\.json: damaged"):
-        read.run(write(tmp_path / "run", fold={**fold_json(), **change}))
+        run_folder.run(write(tmp_path / "run", fold={**fold_json(), **change}))
 
 
 @pytest.mark.parametrize(
-    ("name", "sections", "command"),
+    ("name", "schema", "sections", "command"),
     [
-        ("fold.json", ["folded", "accuracy", "layers"], "fold"),
-        ("bench.json", ["headline", "latency", "prediction", "precision", "device"], "trt-bench"),
-        ("config.json", ["commands"], "pretrain"),
+        ("fold.json", 2, ["folded", "accuracy", "layers"], "fold"),
+        ("bench.json", 1, ["headline", "latency", "prediction", "precision", "device"], "trt-bench"),
+        ("config.json", 2, ["commands"], "pretrain"),
     ],
 )
-def test_a_file_of_another_schema_is_said_where_it_is_missed(folder, name, sections, command):
+def test_a_file_of_another_schema_is_said_where_it_is_missed(folder, name, schema, sections, command):
     (folder / name).write_text(json.dumps({"schema": 7, "all else": "unknown"}))
-    html = page.render(read.run(folder))
+    html = page.render(run_folder.run(folder))
     assert Page(html).sections() == SECTIONS
     for section in sections:
         part = html[html.index(f'id="{section}"') :].partition("</section>")[0]
-        assert f"{name} is of schema 7, and this report reads schema 1: <code>make " in part
+        assert f"{name} is of schema 7, and this version reads schema {schema}: <code>make " in part
         assert f"{command} RUN={folder}</code> makes it again" in part
     assert ("No verdict" in html) == (name == "bench.json")
 
@@ -168,9 +177,31 @@ def test_a_file_of_another_schema_is_said_where_it_is_missed(folder, name, secti
 def test_half_a_metrics_file_is_shown_and_said(folder):
     whole = (folder / "metrics.csv").read_text()
     (folder / "metrics.csv").write_text(whole[: whole.index("0.953") + 3])  # reads 0.9, which is not what was meant
-    run = read.run(folder)
-    assert [epoch["gates"] for epoch in run.epochs] == [{"block.relu": 0.125}]
+    run = run_folder.run(folder)
+    assert [epoch.gates for epoch in run.epochs] == [{"block.relu": 0.125}]
     assert "metrics.csv is cut off, and its last row is left out" in rendered(folder).text
+
+
+def test_fitted_layers_are_listed_and_stand_for_those_of_the_original(tmp_path):
+    fit = {"choice": "block.relu=3x1", "layers": ["block.conv1", "block.conv2"], "name": "block.one", "error": 0.3125}
+    folded = {**fold_json()["folded"][0], "layers": ["block.one"], "activations": []}
+    config = config_json()
+    config["stages"]["prefold"]["settings"] = {"choices": [fit["choice"]], "images": 512, "seed": 0, "force": False}
+    fold = {**fold_json(), "folded": [folded], "fitted": [fit]}
+    run = run_folder.run(write(tmp_path / "run", fold=fold, config=config))
+    (tmp_path / "run" / "metrics.csv").unlink()
+    text = page.render(run_folder.run(tmp_path / "run"))
+    assert "<td>block.conv1 + block.conv2</td><td>block.relu</td><td>3x1</td>" in text
+    assert '<data value="0.3125" data-from="fold/fitted/0/error">0.312</data>' in text
+    assert "There were no gates: layers were fitted." in text
+    (merge,) = run.fold.of_original
+    assert (merge.layers, merge.activations) == (("block.conv1", "block.conv2"), ("block.relu",))
+
+
+def test_activations_that_were_put_back_are_named_beside_the_gates_that_opened(tmp_path):
+    kept = {"block.relu": "merging conv1 + conv2 would cost 2.4x the MACs"}
+    text = rendered(write(tmp_path / "run", fold={**fold_json(), "kept": kept})).text
+    assert "Put back although their gates opened" in text and "block.relu" in text and kept["block.relu"] in text
 
 
 def test_a_network_in_which_nothing_folds(tmp_path):
@@ -194,14 +225,14 @@ def test_a_bench_json_that_lacks_something_is_named(tmp_path, change):
     bench = bench_json()
     bench["models"][1] |= change
     with pytest.raises(InputError, match=r"bench\.json: damaged"):
-        read.run(write(tmp_path / "run", bench=bench))
+        run_folder.run(write(tmp_path / "run", bench=bench))
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(InputError, match="no run folder"):
-        read.run(tmp_path)
+        run_folder.run(tmp_path)
     with pytest.raises(InputError, match="no run folder"):
-        read.run(tmp_path / "nowhere")
+        run_folder.run(tmp_path / "nowhere")
 
 
 def test_predicted_against_measured(tmp_path):
@@ -223,7 +254,7 @@ def test_time_by_merge_where_there_is_a_profile(tmp_path):
         strict=True,
     ):
         model["profile"] = {"note": "slow", "runs": 50, "layers": [], "modules": modules}
-    run = read.run(write(tmp_path / "run", bench=bench))
+    run = run_folder.run(write(tmp_path / "run", bench=bench))
     (merge, *ms), (rest, *others) = page.times(run)
     assert (merge, rest) == ("block.conv1_conv2", "everything else")
     assert ms == pytest.approx([0.7, 0.6]) and others == pytest.approx([0.5, 0.5])
@@ -232,7 +263,10 @@ def test_time_by_merge_where_there_is_a_profile(tmp_path):
 
 def test_the_precision_that_an_engine_was_found_to_run(tmp_path):
     bench = bench_json(runtime="tensorrt")
-    engine = {"engine_bytes": 2_500_000, "strongly_typed": True, "layers_by_precision": {"fp16": 7, "fp32": 1}}
+    engine = {
+        "engine": "x.plan", "engine_bytes": 2_500_000, "from_cache": True, "build_s": 0.0, "strongly_typed": True,
+        "layers_by_precision": {"fp16": 7, "fp32": 1},
+    }  # fmt: skip
     bench["models"][1] |= {"precision": "fp16", "engine": engine}
     text = rendered(write(tmp_path / "run", bench=bench)).text
     assert "7 fp16, 1 fp32" in text and "2.5 MB, strongly typed" in text
@@ -250,10 +284,11 @@ def test_numbers_are_shown_as_people_write_them():
     assert shown == {"count": "12.3 k", "share": "-5.1 %", "ms": "0.0819", "error": "2.0e-15"}
 
 
+@pytest.mark.slow
 def test_a_long_run_of_a_deep_network_stays_small(tmp_path):
     folder = write(tmp_path / "run", bench=bench_json(samples=20_000))
     names = [f"layer{number // 9}.{number % 9}.relu" for number in range(54)]
     rows = [f"prefold,{epoch},0.9,20," + ",".join(["0.5"] * len(names)) for epoch in range(1, 201)]
     (folder / "metrics.csv").write_text("\n".join([f"stage,epoch,accuracy,depth,{','.join(names)}", *rows, ""]))
-    html = page.render(read.run(folder))
+    html = page.render(run_folder.run(folder))
     assert len(html) < 2e6 and "Of 200 epochs 27 are shown" in html

@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
+from layer_folding.fold.models import build
 from tests.fold.conftest import one_thread  # noqa: F401, it is used by all tests here
-from train.models import build
 
 
 @pytest.fixture(scope="session")

@@ -6,10 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fold.errors import InputError
-from train import batches
-from train.batches import augment, draw, normalise, steps, training_batches
-from train.data import RGB_MEAN, RGB_STD, Dataset, Split, load
+from layer_folding.errors import InputError
+from layer_folding.train import batches
+from layer_folding.train.batches import augment, draw, normalise, steps, training_batches
+from layer_folding.train.data import RGB_MEAN, RGB_STD, Dataset, Split, load
 
 CPU = torch.device("cpu")
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fold import checkpoint
-from fold.cli import run
+from layer_folding.command_line import run
+from layer_folding.fold import checkpoints
+from layer_folding.fold.models import MODELS
+from layer_folding.train import commands as command
+from layer_folding.train import config, data
 from tests.train.published_files import publish
-from train import __main__ as command
-from train import data
-from train.models import MODELS
 
 OTHERS = ("torchvision:mobilenet_v2", "timm:resnet10t", "ownnets:small")
 EVERY_MODEL = (*MODELS, *OTHERS)
@@ -48,7 +48,7 @@ def tiny(tmp_path_factory) -> Iterator[dict[str, str]]:
     with pytest.MonkeyPatch.context() as patch:
         publish(root / "cache", patch)
         patch.setattr(data, "_digits", lambda size: replace(digits, train=train, test=test))
-        patch.setattr("train.config._revision", lambda: None)  # asking git takes longer than a step
+        patch.setattr(config, "_revision", lambda: None)  # asking git takes longer than a step
         patch.syspath_prepend(root)
         yield {name: str(root / name) if "folder" in name else name for name in EVERY_DATA}
 
@@ -68,9 +68,9 @@ def test_it_starts(model, name, tiny, in_memory, tmp_path, capsys):
         assert code == 2 and "does not take images [1, 32, 32]" in capsys.readouterr().err
     else:
         assert code == 0, capsys.readouterr().err
-        recipe, weights = checkpoint.read(tmp_path / "run" / "original.safetensors")
-        assert len(recipe["classes"]) == {"cifar100": 100}.get(name, 2 if "folder" in name else 10)
-        assert weights and 0 <= recipe["accuracy"]["original"] <= 1
+        recipe, weights = checkpoints.read(tmp_path / "run" / "original.safetensors")
+        assert len(recipe.classes) == {"cifar100": 100}.get(name, 2 if "folder" in name else 10)
+        assert weights and 0 <= recipe.accuracy["original"] <= 1
 
 
 @pytest.mark.slow
@@ -79,5 +79,5 @@ def test_it_trains(model, name, tiny, in_memory, tmp_path, capsys):
     options = ("--run", tmp_path / "run", "--model", model, "--data", tiny[name], "--epochs", 1, "--batch", 10)
     code = run(lambda: command.main(["pretrain", *map(str, options)]))
     assert code == 0, capsys.readouterr().err
-    recipe = checkpoint.load(tmp_path / "run" / "original.safetensors", named=model)[1]
-    assert recipe["input_shape"] == [1 if name in GRAY else 3, 32, 32]
+    recipe = checkpoints.load(tmp_path / "run" / "original.safetensors", trust=model)[1]
+    assert recipe.input_shape == (1 if name in GRAY else 3, 32, 32)

@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from fold.errors import InputError
-from train.data import RGB_MEAN, RGB_STD, load, save_calibration_set, save_eval_set
+from layer_folding.errors import InputError
+from layer_folding.train.data import RGB_MEAN, RGB_STD, load, save_calibration_set, save_eval_set
 
 
 @pytest.fixture(autouse=True)
@@ -98,12 +98,15 @@ def test_jpeg_gray_and_palette_images_become_rgb(folder):
     assert torch.equal(images[4], gray.expand(3, 32, 32))
 
 
-def test_hidden_and_other_files_are_ignored(folder):
+def test_hidden_files_are_ignored_and_others_are_left_out_and_said(folder, capsys):
     (folder / "train/cat/notes.txt").write_text("x")
     (folder / "train/cat/.0.png").write_bytes(b"x")
     (folder / "train/.ipynb_checkpoints").mkdir()
     (folder / "README").write_text("x")
+    (folder / "test/dog/more").mkdir()
+    (folder / "test/dog/x.heic").write_bytes(b"x")
     assert len(load(str(folder)).train.labels) == 6
+    assert "left out 3 that are no images by their suffix: .txt 1, folders 1, .heic 1" in capsys.readouterr().err
 
 
 def test_other_sizes_are_resized_and_counted_once(folder, capsys):
@@ -211,6 +214,10 @@ def test_neither_digits_nor_a_folder(spec):
     assert spec in message and "digits, mnist, cifar10, cifar100" in message
 
 
+def test_the_home_of_nobody():
+    assert "'~nosuchuser/data': there is no such user" in refused("~nosuchuser/data")
+
+
 def test_file_instead_of_a_folder(tmp_path):
     (tmp_path / "data.tar.gz").write_bytes(b"")
     message = refused(tmp_path / "data.tar.gz")
@@ -272,6 +279,9 @@ def test_image_that_is_a_dangling_link_or_a_folder_is_named(folder):
     assert str(link) in refused(folder)
     link.unlink()
     link.mkdir()
+    assert str(link) in refused(folder)
+    link.rmdir()
+    os.mkfifo(link)
     assert str(link) in refused(folder)
 
 

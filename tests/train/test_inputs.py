@@ -5,13 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from export import __main__ as export_command
-from fold import __main__ as fold_command
-from fold import checkpoint
-from fold.cli import run
-from train import __main__ as train_command
+from layer_folding.command_line import run
+from layer_folding.export import commands as export_command
+from layer_folding.fold import checkpoints
+from layer_folding.fold import commands as fold_command
+from layer_folding.fold.models import build
+from layer_folding.train import commands as train_command
+from layer_folding.train import health
 
 SHARED = Path(__file__).parents[2].parent / "shared"
 
@@ -42,7 +45,7 @@ def test_size_and_normalisation_hold_for_the_whole_run(images, tmp_path):
     options = ("--size", 24, "--mean", 0.1, 0.2, 0.3, "--std", 0.4, 0.5, 0.6)
     network = ("--model", "mobilenetv2-digits", "--data", images, "--epochs", 0)
     assert train("pretrain", "--run", tmp_path / "run", *network, *options) == 0
-    assert checkpoint.read(tmp_path / "run" / "original.safetensors")[0]["input_shape"] == [3, 24, 24]
+    assert checkpoints.read(tmp_path / "run" / "original.safetensors")[0].input_shape == (3, 24, 24)
     with np.load(tmp_path / "run" / "eval.npz") as file:
         assert file["images"].shape == (10, 3, 24, 24)
         assert file["mean"].tolist() == pytest.approx([0.1, 0.2, 0.3]) and file["std"][2] == pytest.approx(0.6)
@@ -55,7 +58,14 @@ def test_size_and_normalisation_hold_for_the_whole_run(images, tmp_path):
     ("options", "message"),
     [
         (("--mean", 0.5), "--mean: 1 numbers for images of 3 channels; give one each"),
-        (("--size", 0), "'0' is not a whole number above 0"),
+        (("--size", 0), "'0' is not a size from 1 to 8192"),
+        (("--size", 10_000_000), "'10000000' is not a size from 1 to 8192"),
+        (("--seed", 10**22), "is not a whole number from 0 to 4294967295"),
+        (("--std", 0, 0, 0), "'0' is not a standard deviation of values from 0 to 1: 0.001 to 1"),
+        (("--std=-1",), "'-1' is not a standard deviation"),
+        (("--std", "1e-45", 1, 1), "'1e-45' is not a standard deviation"),
+        (("--std", "58.4", 1, 1), "'58.4' is not a standard deviation"),
+        (("--mean", "123.7", 1, 1), "'123.7' is not a number from 0 to 1"),
         (("--model", "vgg16-bn", "--size", 16), "does not take images [3, 16, 16]"),
         (("--model", "json:loads"), "model 'json:loads'"),
         (("--model", "torchvision:resnet19"), "no such network, did you mean"),
@@ -68,17 +78,35 @@ def test_what_does_not_go_together_is_said_in_a_line(options, message, images, t
     assert not (tmp_path / "run").exists()
 
 
+def test_weights_of_another_order_of_the_classes_are_said(images, tmp_path, capsys):
+    torch.manual_seed(0)
+    torch.save(build("resnet20", 10).state_dict(), tmp_path / "w.pt")
+    network = ("--model", "resnet20", "--data", images, "--weights", tmp_path / "w.pt")
+    assert train("pretrain", "--run", tmp_path / "run", *network) == 0
+    err = capsys.readouterr().err
+    assert "% of 10 test images is no better than guessing among 10 classes; usual causes: another order" in err
+    assert "(here that of the sorted names: 0, 1, 2, ...)" in err
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "images", "classes", "expected"),
+    [(0.02, 10_000, 10, True), (0.105, 10_000, 10, True), (0.15, 10_000, 10, False), (0.5, 100, 2, True)],
+)
+def test_what_is_no_better_than_guessing(accuracy, images, classes, expected):
+    assert health.guesses(accuracy, images, classes) is expected
+
+
 def test_depth_is_short_for_a_resnet_and_a_wrong_name_is_said_before_data_is_read(images, tmp_path, capsys):
     assert train("pretrain", "--run", tmp_path / "run", "-d", 20, "--data", images, "--epochs", 0) == 0
-    recipe = checkpoint.read(tmp_path / "run" / "original.safetensors")[0]
-    assert recipe["model"]["spec"] == "train.models:resnet20"
+    recipe = checkpoints.read(tmp_path / "run" / "original.safetensors")[0]
+    assert recipe.network.spec == "layer_folding:resnet20"
     capsys.readouterr()
     for name in (("-d", 21), ("--model", "resnet21")):
         assert train("pretrain", "--run", tmp_path / "run2", *name, "--data", tmp_path / "none") == 2
         assert "unknown model 'resnet21': did you mean" in capsys.readouterr().err
 
 
-def test_own_code_has_to_be_named_in_every_command(images, tmp_path, monkeypatch, capsys):
+def test_own_code_has_to_be_trusted_in_every_command(images, tmp_path, monkeypatch, capsys):
     (tmp_path / "minenet.py").write_text(
         "from torch import nn\n"
         "def small(num_classes):\n"
@@ -86,21 +114,21 @@ def test_own_code_has_to_be_named_in_every_command(images, tmp_path, monkeypatch
         "    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), *head)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    folder, named = tmp_path / "run", ("--model", "minenet:small")
-    assert train("pretrain", "--run", folder, *named, "--data", images, "--epochs", 0) == 0
+    folder, trust = tmp_path / "run", ("--trust", "minenet:small")
+    assert train("pretrain", "--run", folder, "--model", "minenet:small", "--data", images, "--epochs", 0) == 0
     assert train("prefold", "--run", folder, "--epochs", 0) == 2
-    assert "if you trust that code, name it: --model minenet:small" in capsys.readouterr().err
-    assert train("prefold", "--run", folder, *named, "--epochs", 0) == 0
-    assert train("finetune", "--run", folder, *named, "--epochs", 0, "--threshold", 0) == 0
+    assert "if you trust that code, name it: --trust minenet:small" in capsys.readouterr().err
+    assert train("prefold", "--run", folder, *trust, "--epochs", 0) == 0
+    assert train("finetune", "--run", folder, *trust, "--epochs", 0, "--threshold", 0) == 0
     for command, *arguments in (
         (train_command, "evaluate", folder / "original.safetensors", "--data", images),
         (fold_command, "scan", folder / "original.safetensors"),
         (fold_command, "fold", folder),
-        (export_command, folder / "folded.safetensors"),
+        (export_command, "export", folder / "folded.safetensors"),
     ):
         assert call(command, *arguments) == 2
-        assert "name it: --model minenet:small" in capsys.readouterr().err
-        assert call(command, *arguments, *named) == 0
+        assert "name it: --trust minenet:small" in capsys.readouterr().err
+        assert call(command, *arguments, *trust) == 0
     assert (folder / "folded.onnx").is_file()
 
 
@@ -113,11 +141,11 @@ def test_the_checkpoint_of_the_original_code_goes_all_the_way(images, tmp_path, 
     assert train("pretrain", "--run", folder, "--model", "resnet20", "--data", images, "--weights", weights) == 0
     assert "has 18 gates" in capsys.readouterr().err
     assert train("prefold", "--run", folder, "--epochs", 0) == 0
-    alphas = checkpoint.read(folder / "prefold.safetensors")[0]["gates"]
+    alphas = checkpoints.read(folder / "prefold.safetensors")[0].gates
     assert sum(alpha >= 0.9 for alpha in alphas.values()) == 10
     assert train("finetune", "--run", folder, "--epochs", 1, "--batch", 10) == 0
-    assert len(checkpoint.read(folder / "hardened.safetensors")[0]["removed"]) == 10
+    assert len(checkpoints.read(folder / "hardened.safetensors")[0].removed) == 10
     assert call(fold_command, "fold", folder) == 0
-    assert call(export_command, folder / "original.safetensors", folder / "folded.safetensors") == 0
+    assert call(export_command, "export", folder / "original.safetensors", folder / "folded.safetensors") == 0
     folded = json.loads((folder / "fold.json").read_text())
     assert len(folded["folded"]) == 2 and folded["cost"]["folded"]["depth"] == 16

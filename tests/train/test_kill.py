@@ -12,10 +12,11 @@ import pytest
 import torch
 from torch import nn
 
+from layer_folding.fold import linearize
+from layer_folding.train import config
+from layer_folding.train.hyperparameters import Hyperparameters
+from layer_folding.train.loop import train
 from tests.train.test_loop import dataset, rows
-from train import config, linearize
-from train.hyperparameters import Hyperparameters
-from train.loop import train
 
 KILLS = 20
 H = Hyperparameters(
@@ -33,7 +34,7 @@ def network() -> nn.Module:
 def prefold(run: Path) -> None:
     """A stage that has all kinds of state, as the command runs it; a digest of the weights is its result."""
     torch.set_num_threads(1)
-    config.enter(run, "prefold", {"epochs": H.epochs})
+    config.enter(run, "prefold", H, {})
     model = linearize(network(), torch.zeros(1, 1, 16, 16))
     train(model, dataset(), run, "prefold", H, teacher=network())
     weights = b"".join(value.numpy().tobytes() for value in model.state_dict().values())
@@ -45,6 +46,7 @@ def finished_epochs(run: Path) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.timeout(1200)
 def test_20_kills_at_random_moments(tmp_path):
     context = multiprocessing.get_context("forkserver")

@@ -26,5 +26,6 @@ def faults(keep: bool) -> int:
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told")
+@pytest.mark.slow
 def test_freed_memory_is_used_again():
     assert faults(keep=True) < 0.01 * faults(keep=False)

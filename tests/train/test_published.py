@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from fold.errors import InputError
+from layer_folding.errors import InputError
+from layer_folding.train.data import GRAY_MEAN, RGB_MEAN, load
 from tests.train.published_files import pixels, publish
-from train.data import GRAY_MEAN, RGB_MEAN, load
 
 
 @pytest.fixture

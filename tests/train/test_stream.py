@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from fold.errors import InputError
-from train import batches, data, stream
-from train.batches import training_batches
-from train.data import Dataset, load, save_eval_set
+from layer_folding.errors import InputError
+from layer_folding.train import batches, data, stream
+from layer_folding.train.batches import training_batches
+from layer_folding.train.data import Dataset, load, save_eval_set
 
 CPU = torch.device("cpu")
 

@@ -8,9 +8,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from layer_folding import command_line
+from layer_folding.trt_bench import binding, commands, cuda
+from layer_folding.trt_bench.runtimes import tensorrt
 from tests.trt_bench import fake_cuda, fake_tensorrt
-from trt_bench import __main__, binding, cli, cuda, engine
-from trt_bench.runtimes import tensorrt
 
 ROOT = Path(__file__).parents[2]
 CLASSES = 4
@@ -75,13 +76,32 @@ def save_typed(path, precision, says=None):
         nodes = [
             helper.make_node("QuantizeLinear", ["flat", "scale", "zero"], ["q"], "q/QuantizeLinear"),
             helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["d"], "d/DequantizeLinear"),
-            helper.make_node("MatMul", ["d", "w"], ["y"], "fc/MatMul"),
+            helper.make_node("DequantizeLinear", ["w", "scale", "zero"], ["v"], "w/DequantizeLinear"),
+            helper.make_node("MatMul", ["d", "v"], ["y"], "fc/MatMul"),
         ]
-        weights = {"w": weight, "scale": np.float32(0.05), "zero": np.int8(0)}
+        weights = {"w": (weight / 0.05).astype(np.int8), "scale": np.float32(0.05), "zero": np.int8(0)}
     metadata = {"precision": says or precision}
     return save(
         path, [flatten, *nodes], {k: np.asarray(v) for k, v in weights.items()}, ("N", 3, 4, 4), metadata=metadata
     )
+
+
+def save_quantised_convs(path, count, size=8):
+    """Convolutions that each read what was quantised."""
+    constants = {"scale": np.float32(0.05), "zero": np.int8(0), "w": np.full((3, 3, 3, 3), 2, np.int8)}
+    nodes, value = [], "x"
+    for index in range(count):
+        last = "y" if index == count - 1 else f"c{index}"
+        nodes += [
+            helper.make_node("QuantizeLinear", [value, "scale", "zero"], [f"q{index}"], f"q{index}/QuantizeLinear"),
+            helper.make_node("DequantizeLinear", [f"q{index}", "scale", "zero"], [f"d{index}"], f"d{index}/Dequantize"),
+            helper.make_node("DequantizeLinear", ["w", "scale", "zero"], [f"w{index}"], f"w{index}/Dequantize"),
+            helper.make_node("Conv", [f"d{index}", f"w{index}"], [last], f"c{index}/Conv", pads=[1] * 4),
+        ]
+        value = last
+    weights = {name: np.asarray(value) for name, value in constants.items()}
+    shape = ("N", 3, size, size)
+    return save(path, nodes, weights, shape, shape, metadata={"precision": "int8"})
 
 
 def evalset(count=70, size=4, **changes):
@@ -109,27 +129,36 @@ def onnx_folder(tmp_path_factory):
 
 @pytest.fixture
 def no_tensorrt(monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    hide(monkeypatch)
+    binding.find.cache_clear()
+
+
+def hide(monkeypatch):
+    """Let no TensorRT and no TensorRT-RTX be installed."""
+    for name in (name for names in binding.MODULES.values() for name in names):
+        monkeypatch.setitem(sys.modules, name, None)
 
 
 @pytest.fixture
 def install(monkeypatch, tmp_path_factory):
     """Put a fake TensorRT on a fake GPU in place: install(version, broken="", graphs=True) -> (tensorrt, gpu).
 
-    Engines go to a cache folder of the test's own, ``install.cache``.
+    The version RTX is that of TensorRT-RTX. Engines go to a cache folder of the test's own, ``install.cache``.
     """
     cache = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
 
     def forget():
         tensorrt._gpu.cache_clear()
-        binding.log.cache_clear()
-        engine.open_engine.cache_clear()
+        binding.find.cache_clear()
 
     def put(version="10.3.0", broken="", graphs=True):
         gpu = fake_cuda.Gpu(graphs)
         module = fake_tensorrt.module(version, gpu, broken)
-        monkeypatch.setitem(sys.modules, "tensorrt", module)
+        hide(monkeypatch)
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        if version == fake_tensorrt.RTX:
+            gpu.compute_capability = "8.6"
         monkeypatch.setattr(cuda, "available", lambda: gpu)
         forget()
         return module, gpu
@@ -145,7 +174,7 @@ def run(monkeypatch, capsys):
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["trt_bench", *map(str, arguments)])
-        code = cli.run(__main__.main)
+        code = command_line.run(commands.main)
         return code, *capsys.readouterr()
 
     return call

@@ -4,6 +4,9 @@ import types
 
 import numpy as np
 
+from layer_folding.errors import InputError
+from layer_folding.trt_bench.cuda import Graph
+
 
 class Gpu:
     """A GPU whose addresses are keys of ``memory``, that logs what was enqueued, and on which an event is a time."""
@@ -15,8 +18,11 @@ class Gpu:
     COSTS_MS = types.MappingProxyType({"to_device": 0.01, "execute": 0.25, "to_host": 0.005})
 
     def __init__(self, graphs=True):
-        self.graphs = graphs
+        self.graphs = graphs  # how many captures work: False for none, True for all
         self.memory = {}
+        self.given = 0  # addresses so far
+        self.streams = 0  # so far
+        self.pages = 0  # page-locked arrays that are in use
         self.log = []
         self.now_ms = 0.0
         self.events = {}
@@ -26,14 +32,23 @@ class Gpu:
         self.now_ms += self.COSTS_MS.get(what, 0)
 
     def malloc(self, size):
-        self.memory[len(self.memory) + 1] = bytes(size)
-        return len(self.memory)
+        self.given += 1
+        self.memory[self.given] = bytes(size)
+        return self.given
+
+    def free(self, address):
+        del self.memory[address]
 
     def pinned(self, shape, dtype):
+        self.pages += 1
         return np.zeros(shape, dtype)
 
+    def unpin(self, array):
+        self.pages -= 1
+
     def stream(self):
-        return 7
+        self.streams += 1
+        return self.streams
 
     def to_device(self, address, source, stream):
         self._enqueue("to_device")
@@ -43,10 +58,14 @@ class Gpu:
         self._enqueue("to_host")
         target[...] = np.frombuffer(self.memory[address], target.dtype).reshape(target.shape)
 
+    def hold(self, stream, event):
+        assert event in self.events
+        self._enqueue("hold")
+
     def synchronize(self, stream):
         self._enqueue("synchronize")
 
-    def event(self, spin=False):
+    def event(self, *, spin=False):
         return object()
 
     def record(self, event, stream):
@@ -60,4 +79,8 @@ class Gpu:
 
     def capture(self, enqueue, stream):
         self._enqueue("capture")
-        return enqueue
+        if self.graphs is not True:
+            if not self.graphs:
+                raise InputError("CUDA cannot capture it as a graph (cudaErrorStreamCaptureUnsupported)")
+            self.graphs -= 1
+        return Graph(enqueue, lambda: self._enqueue("release"))

@@ -2,18 +2,25 @@ import json
 
 import pytest
 
-from trt_bench import audit
-from trt_bench.errors import CheckError
+from layer_folding.bench_results import WeightedLayers
+from layer_folding.errors import CheckError
+from layer_folding.trt_bench import audit, engine_layers
 
 
 def layer(name, *types, kind="CaskConvolution", key="Format/Datatype", **more):
-    return {
+    """A layer as the engine inspector tells it."""
+    entry = {
         "Name": name,
         "LayerType": kind,
         "Inputs": [{key: t} for t in types[:-1]],
         "Outputs": [{key: types[-1]}],
         **more,
     }
+    return inspected(entry)[0]
+
+
+def inspected(*entries):
+    return engine_layers.of_inspector(json.dumps({"Layers": entries}))
 
 
 @pytest.mark.parametrize(
@@ -26,6 +33,7 @@ def layer(name, *types, kind="CaskConvolution", key="Format/Datatype", **more):
         (("Half", "Half"), "fp16"),
         (("Half", "Float"), "fp16"),
         (("Int8", "Half"), "int8"),
+        (("Half", "Int8"), "fp16"),
         (("BFloat16", "BFloat16"), "bf16"),
         (("FP8", "Half"), "fp8"),
         (("Int32", "Int32"), "other"),
@@ -36,30 +44,44 @@ def test_types_in_the_words_of_every_version(types, precision):
         assert audit.precisions([layer("a", *types, key=key)]) == {precision: 1}
 
 
+def test_a_layer_without_weights_has_the_smallest_type_of_all():
+    assert audit.precisions([layer("q", "Float", "Int8", kind="PointWiseV2")]) == {"int8": 1}
+
+
 def test_reformats_and_names_alone_prove_nothing():
-    layers = audit.layers(json.dumps({"Layers": ["only a name", layer("r", "Half", "Half", kind="Reformat")]}))
-    assert audit.precisions(layers) == {"other": 1}
+    layers = [*inspected("only a name"), layer("r", "Half", "Half", kind="Reformat")]
+    assert audit.precisions(layers) == {"other": 1} and audit.weighted(layers, "fp16", {"convolution": 1}) == ()
     with pytest.raises(CheckError, match=r"x\.onnx: is fp16, but its engine has no fp16 layer \(layers: 1 other\)"):
-        audit.check("x.onnx", "fp16", audit.precisions(layers))
+        audit.check("x.onnx", "fp16", audit.precisions(layers), ())
     with pytest.raises(CheckError, match="layers: none with a known type"):
-        audit.check("x.onnx", "int8", audit.precisions([]))
+        audit.check("x.onnx", "int8", {}, ())
+
+
+def test_layers_that_quantise_make_no_int8_network():
+    """What counts are the layers with weights: here 1 of 3 convolutions, and the product, in words of two versions."""
+    layers = [
+        *(layer(f"q{index}", "Float", "Int8", kind="PointWiseV2") for index in range(9)),
+        layer("c0", "Int8", "Float"),
+        layer("c1", "Float", "Int8"),
+        layer("c2", "Float", "Float", kind="Convolution"),
+        layer("fc", "Int8", "Float", kind="gemm"),
+        layer("r", "Int8", "Int8", kind="kgen", ParameterType="Pooling"),
+    ]
+    found = audit.weighted(layers, "int8", {"convolution": 3, "matrix product": 1})
+    assert found == (WeightedLayers("convolution", 3, 3, 1), WeightedLayers("matrix product", 1, 1, 1))
+    assert audit.in_words(found, "int8") == "1 of 3 convolutions and 1 of 1 matrix product in int8"
+    audit.check("x.onnx", "int8", audit.precisions(layers), found)
+    none = audit.weighted(layers[:9] + layers[10:12], "int8", {"convolution": 2})
+    with pytest.raises(CheckError, match=r"x\.onnx: is int8, but its engine has 0 of 2 convolutions in int8; this GPU"):
+        audit.check("x.onnx", "int8", audit.precisions(layers), none)
 
 
 def test_asked_and_got_is_no_error():
-    audit.check("x.onnx", "int8", {"int8": 1, "fp32": 30})
-    audit.check("x.onnx", "fp32", {"fp16": 3})
-    audit.check("x.onnx", "unknown", {})
+    audit.check("x.onnx", "int8", {"int8": 1, "fp32": 30}, ())
+    audit.check("x.onnx", "fp32", {"fp16": 3}, (WeightedLayers("convolution", 3, 3, 0),))
+    audit.check("x.onnx", "unknown", {}, ())
 
 
-def test_fused_layers_name_all_their_modules():
-    fused = "[ONNX Layer: layer1.0.conv1/Conv]\x1f[ONNX Layer: layer1.0.relu/Relu]"
-    layers = [
-        layer("layer1.0.conv1/Conv + layer1.0.relu/Relu", "Half", "Half", Metadata=fused),
-        layer("pool/Relu_1 [profile 1]", "Half", "Half"),
-        layer("Reformatting CopyNode for Input Tensor 0", "Float", "Half", kind="Reformat"),
-    ]
-    modules = audit.module_map(layers)
-    assert modules("layer1.0.conv1/Conv + layer1.0.relu/Relu [profile 2]") == ["layer1.0.conv1", "layer1.0.relu"]
-    assert modules("pool/Relu_1") == ["pool"]
-    assert modules("fc/MatMul + fc/Add") == ["fc"]  # not in the inspector, named by its nodes
-    assert modules("Reformatting CopyNode for Input Tensor 0") == []
+def test_an_engine_for_several_batch_sizes_has_each_layer_once():
+    layers = [layer("c/Conv", "Half", "Half"), layer("c/Conv [profile 1]", "Half", "Half")]
+    assert audit.weighted(layers, "fp16", {"convolution": 1}) == (WeightedLayers("convolution", 1, 1, 1),)

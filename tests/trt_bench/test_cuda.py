@@ -1,4 +1,4 @@
-"""The names that cuda.py uses of cuda-python, against the package that is installed."""
+"""The names that cuda_python.py uses of cuda-python, against the package that is installed."""
 
 import ast
 import functools
@@ -8,7 +8,7 @@ import pytest
 
 from tests.trt_bench.conftest import ROOT
 
-SOURCE = ast.parse((ROOT / "trt_bench" / "cuda.py").read_text())
+SOURCE = ast.parse((ROOT / "trt_bench" / "cuda_python.py").read_text())
 RUNTIME = r"(?:self\._rt|runtime)\.([\w.]+)"
 
 
@@ -38,8 +38,8 @@ def test_every_call_passes_as_many_arguments_as_the_function_takes():
 
 def test_without_a_gpu_the_reason_is_given():
     runtime = pytest.importorskip("cuda.bindings.runtime", reason="cuda-python is not installed")
-    from trt_bench import cuda
-    from trt_bench.errors import InputError
+    from layer_folding.errors import InputError
+    from layer_folding.trt_bench import cuda
 
     status, count = runtime.cudaGetDeviceCount()
     if status == runtime.cudaError_t.cudaSuccess and count:

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from trt_bench import binding, cuda
-from trt_bench.errors import InputError
+from layer_folding.errors import InputError
+from layer_folding.trt_bench import binding, cuda
 
 pytestmark = pytest.mark.gpu
 
@@ -63,6 +63,7 @@ def test_a_graph_does_what_was_captured(gpu):
 def test_tensorrt_refuses_a_broken_plan_with_a_reason(gpu):
     """With tensorrt, or with the lean runtime (tensorrt-lean-cu12 or -cu13) under its name."""
     trt = pytest.importorskip("tensorrt", reason="TensorRT is not installed")
-    runtime = binding.create(trt.Runtime)
+    bound = binding.find("tensorrt")
+    runtime = bound.create(trt.Runtime)
     assert runtime.deserialize_cuda_engine(b"no plan" * 100) is None
-    assert binding.log().last != "no reason given"
+    assert bound.log.last != "no reason given"

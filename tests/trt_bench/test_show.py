@@ -5,13 +5,13 @@ import sys
 
 import pytest
 
-from tests.trt_bench.test_results import example
+from tests.layer_folding.test_bench_results import written
 
 
 @pytest.fixture
 def files(tmp_path):
     """Two results of the same device: before.json, and after.json with a faster second network."""
-    before, after = example(), example()
+    before, after = written(), written()
     after["models"][1]["samples_ms"] = [0.5, 0.55] * 10
     for name, result in (("before", before), ("after", after)):
         result["device"] = {"kind": "gpu", "name": "Orin", "jetson": {"nvpmodel": "15W"}}

@@ -6,10 +6,12 @@ import sys
 import numpy as np
 import pytest
 
-from tests.trt_bench.conftest import CLASSES, evalset, save_convs, save_linear, save_typed
-from trt_bench import cuda, results, trace
-from trt_bench.errors import CheckError, InputError
-from trt_bench.runtimes import Options, choose, onnxruntime, tensorrt
+from layer_folding import bench_results
+from layer_folding.errors import CheckError, InputError
+from layer_folding.trt_bench import cuda, inference_times
+from layer_folding.trt_bench.runtimes import Options, choose, onnxruntime
+from layer_folding.trt_bench.runtimes.tensorrt import TENSORRT as tensorrt
+from tests.trt_bench.conftest import CLASSES, evalset, save_convs, save_linear, save_quantised_convs, save_typed
 
 VERSIONS = ["8.6.1", "10.3.0", "11.4.0.106"]
 
@@ -24,13 +26,13 @@ def test_bench_from_end_to_end(install, run, onnx_folder, tmp_path, version):
     assert (code, err) == (0, "")
     assert out.startswith(f"TensorRT {version} on the GPU (fake GPU), because TensorRT finds a GPU\n")
     assert "deep: 0.0100 ms to the GPU, 0.250 ms compute, 0.0050 ms back; " in out
-    result = results.load(output)
-    assert result["runtime"] == "tensorrt"
-    deep = result["models"][0]
-    assert deep["latency_ms"]["median"] == pytest.approx(0.265)
-    assert deep["parts_ms"]["compute"]["p99"] == pytest.approx(0.25)
-    assert deep["engine"]["layers_by_precision"] == {"fp32": 19}
-    assert result["settings"]["cuda_graph"] and result["settings"]["threads"] is None
+    result = bench_results.load(output)
+    assert result.runtime == "tensorrt"
+    deep = result.models[0]
+    assert deep.latency_ms.median == pytest.approx(0.265)
+    assert deep.parts_ms.compute.p99 == pytest.approx(0.25)
+    assert deep.engine.layers_by_precision == {"fp32": 19}
+    assert result.settings.cuda_graph and result.settings.threads is None
     reference = onnxruntime.load(networks[0], 1, Options()).infer
     images = np.ones((1, 3, 12, 12), np.float32)
     np.testing.assert_array_equal(tensorrt.load(networks[0], 1, Options()).infer(images), reference(images))
@@ -41,27 +43,63 @@ def test_one_inference_is_copy_compute_copy_wait(install, graphs, tmp_path):
     _, gpu = install(graphs=graphs)
     network = tensorrt.load(save_linear(tmp_path / "x.onnx", np.ones((48, CLASSES), np.float32)), 5, Options((5,)))
     assert network.input_shape == (5, 3, 4, 4) and network.eval_batch == 5
-    assert network.settings["cuda_graph"] is graphs is ("capture" in gpu.log)
+    assert network.settings.cuda_graph is graphs
+    assert network.settings.timing.endswith("(as trtexec --exposeDMA)")
     gpu.log.clear()
     stamps = network.repeat(3)
     assert gpu.log == ["wait", *["to_device", "execute", "to_host", "wait"] * 3]
-    assert {name: trace.part(stamps, name).round(6).tolist() for name in ("h2d", "compute", "d2h")} == {
+    assert {name: inference_times.part(stamps, name).round(6).tolist() for name in ("h2d", "compute", "d2h")} == {
         "h2d": [0.01] * 3,
         "compute": [0.25] * 3,
         "d2h": [0.005] * 3,
     }
-    assert (trace.part(stamps, "enqueue") > 0).all() and (np.diff(stamps[:, 2]) > 0).all()
+    assert (inference_times.part(stamps, "enqueue") > 0).all() and (np.diff(stamps[:, 2]) > 0).all()
+
+
+def test_two_inferences_in_flight_copy_beside_each_other(install, tmp_path):
+    """The second is enqueued before the first is waited for, and each step waits for the one before, not for others."""
+    _, gpu = install()
+    path = save_linear(tmp_path / "x.onnx", np.ones((48, CLASSES), np.float32))
+    network = tensorrt.load(path, 1, Options(in_flight=2))
+    assert (network.settings.in_flight, network.settings.timing[-19:]) == (2, "(trtexec's default)")
+    images = np.ones((1, 3, 4, 4), np.float32)
+    network.bind(images)
+    gpu.log.clear()
+    stamps = network.repeat(3)
+    one = ["to_device", "hold", "execute", "hold", "to_host"]
+    assert gpu.log == ["wait", *one, *one, "wait", *one, "wait", "wait"]
+    assert inference_times.part(stamps, "compute").round(6).tolist() == [0.25] * 3
+    assert (np.diff(stamps[:, 2:], axis=1) >= 0).all()
+    np.testing.assert_allclose(network.infer(images), 48)
+    gpu.log.clear()
+    bare = tensorrt.load(path, 1, Options(in_flight=2, transfers=False))
+    assert bare.settings.timing.startswith("two inferences in flight, of data that is on the GPU")
+    gpu.log.clear()
+    bare.repeat(3)
+    assert gpu.log == ["wait", "execute", "execute", "wait", "execute", "wait", "wait"]
+
+
+def test_in_flight_is_recorded_and_like_is_compared_with_like(install, run, tmp_path, onnx_folder):
+    install()
+    paths = [tmp_path / f"{count}.json" for count in (1, 2)]
+    for count, path in zip((1, 2), paths, strict=True):
+        code, out, _ = run("bench", onnx_folder / "deep.onnx", "--seconds", 0.02, "--in-flight", count, "-o", path)
+        assert code == 0 and (" rounds, 2 inferences in flight" in out) == (count == 2)
+        assert bench_results.load(path).settings.in_flight == count
+    code, _, err = run("show", *paths)
+    assert code == 2 and "in the same way (inferences in flight: 1 and 2); measure both alike, or give --force" in err
 
 
 def test_what_is_switched_off_is_not_done_and_recorded(install, tmp_path):
     _, gpu = install()
     options = Options(cuda_graph=False, transfers=False, spin_wait=True)
     network = tensorrt.load(save_linear(tmp_path / "x.onnx", np.ones((48, CLASSES), np.float32)), 1, options)
-    settings = {name: network.settings[name] for name in ("cuda_graph", "transfers", "spin_wait")}
+    settings = {name: getattr(network.settings, name) for name in ("cuda_graph", "transfers", "spin_wait")}
     assert settings == {"cuda_graph": False, "transfers": False, "spin_wait": True}
+    assert network.settings.timing.endswith("(as trtexec --exposeDMA --noDataTransfers)")
     network.bind(np.ones((1, 3, 4, 4), np.float32))
     gpu.log.clear()
-    assert trace.latency(network.repeat(2)).round(6).tolist() == [0.25] * 2
+    assert inference_times.latency(network.repeat(2)).round(6).tolist() == [0.25] * 2
     assert "to_device" not in gpu.log and "to_host" not in gpu.log and "capture" not in gpu.log
     np.testing.assert_allclose(network.infer(np.ones((1, 3, 4, 4), np.float32)), 48)
 
@@ -76,9 +114,55 @@ def test_a_list_of_batches_is_one_engine_with_a_profile_for_each(install, run, t
         "batch 8",
         "batch 4",
     ]
-    assert [(m["batch"], m["input_shape"][0]) for m in results.load(output)["models"]] == [(1, 1), (8, 8), (4, 4)]
+    assert [(m.batch, m.input_shape[0]) for m in bench_results.load(output).models] == [(1, 1), (8, 8), (4, 4)]
     (built,) = module.built
     assert [profile._shapes[0][0] for profile in built[2]._profiles] == [1, 8, 4]
+
+
+def test_a_network_gives_all_its_memory_back(install, run, tmp_path, onnx_folder):
+    _, gpu = install()
+    network = tensorrt.load(save_linear(tmp_path / "x.onnx", np.ones((48, CLASSES), np.float32)), 1, Options())
+    network.bind(np.ones((1, 3, 4, 4), np.float32))
+    assert network.profile(2)[0] and len(gpu.memory) == gpu.pages == 2  # the profile's own buffers have gone
+    network.close()
+    assert (gpu.memory, gpu.pages, gpu.log[-1]) == ({}, 0, "release")
+    code, _, _ = run(
+        "bench", onnx_folder / "deep.onnx", onnx_folder / "shallow.onnx", "--batch", 1, 2, "--seconds", 0.02
+    )
+    assert (code, gpu.memory, gpu.pages) == (0, {}, 0)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_several_contexts_share_an_optimisation_profile(install, tmp_path, version):
+    """TensorRT 8.6 lets them only where the engine was built so."""
+    install(version)
+    path = save_linear(tmp_path / "x.onnx", np.ones((48, CLASSES), np.float32))
+    first, second = tensorrt.load(path, 1, Options()), tensorrt.load(path, 1, Options())
+    images = np.ones((1, 3, 4, 4), np.float32)
+    np.testing.assert_array_equal(first.infer(images), second.infer(images))
+    assert first.profile(1)
+
+
+def test_a_batch_that_tensorrt_refuses_is_one_line(install, monkeypatch, tmp_path):
+    module, _ = install()
+    monkeypatch.setattr(module.IExecutionContext, "set_input_shape", lambda self, name, shape: False)
+    path = save_linear(tmp_path / "x.onnx", np.ones((48, CLASSES), np.float32))
+    with pytest.raises(InputError, match=r"x\.onnx: TensorRT does not take the input \[1, 3, 4, 4\] \("):
+        tensorrt.load(path, 1, Options())
+
+
+def test_a_network_that_cannot_be_captured_runs_without_a_graph(install, run, tmp_path, onnx_folder):
+    """And so do the others beside it: else the graph would be compared, and not the networks."""
+    for graphs in (False, 1):  # none can be captured, or the first alone
+        _, gpu = install(graphs=graphs)
+        networks = [onnx_folder / "deep.onnx", onnx_folder / "shallow.onnx"]
+        code, out, _ = run("bench", *networks, "--seconds", 0.02, "-o", tmp_path / "bench.json")
+        assert code == 0
+        obstacle = "CUDA cannot capture it as a graph (cudaErrorStreamCaptureUnsupported)"
+        settings = bench_results.load(tmp_path / "bench.json").settings
+        assert (settings.cuda_graph, settings.cuda_graph_obstacle) == (False, obstacle)
+        assert f"warning: all networks ran without a CUDA graph: {obstacle}" in out.splitlines()
+        assert (gpu.memory, gpu.pages) == ({}, 0)
 
 
 @pytest.mark.parametrize(
@@ -100,8 +184,19 @@ def test_precision_is_the_graphs(install, tmp_path, version, precision, typed, b
     assert flags == builder_flags
     wanted = module.NetworkDefinitionCreationFlag["STRONGLY_TYPED" if typed else "EXPLICIT_BATCH"]
     assert creation_flags == 1 << int(wanted)
-    assert network.built["strongly_typed"] is typed
-    assert network.built["layers_by_precision"][precision] >= 1
+    assert network.built.strongly_typed is typed
+    assert network.built.layers_by_precision[precision] >= 1
+
+
+def test_int8_with_the_rest_in_fp16_is_audited_as_int8(install, run, tmp_path):
+    install("10.3.0")
+    path = save_typed(tmp_path / "x.onnx", "int8", says="int8-fp16")
+    code, out, _ = run("bench", path, "--seconds", 0.02, "-o", tmp_path / "bench.json")
+    assert code == 0 and "; 1 of 1 matrix product in int8\n" in out
+    built = bench_results.load(tmp_path / "bench.json").models[0].engine
+    assert (built.precision, built.weighted_layers[0].wanted) == ("int8-fp16", 1)
+    install("10.3.0", broken="precision")
+    assert run("bench", path)[0] == 1
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -111,13 +206,22 @@ def test_an_engine_without_the_asked_precision_is_an_error_and_not_kept(install,
     path = save_typed(tmp_path / "x.onnx", precision)
     code, out, err = run("bench", path)
     assert (code, out) == (1, "")
-    assert err.startswith(f"error: {path}: is {precision}, but its engine has no {precision} layer (layers: ")
+    assert err.startswith(f"error: {path}: is {precision}, but its engine has 0 of 1 matrix product in {precision}; ")
     assert not list(install.cache.glob("*.plan"))
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_layers_that_lost_their_precision_are_counted_and_warned_of(install, run, tmp_path, version):
+    install(version, broken="few")
+    code, out, err = run("bench", save_quantised_convs(tmp_path / "x.onnx", 8), "--seconds", 0.02)
+    assert (code, err) == (0, "")
+    assert "\nx: layers: " in out and "; 1 of 8 convolutions in int8\n" in out
+    assert "warning: x: 1 of 8 convolutions run in int8, and the file has 8 in it; " in out
 
 
 def test_a_file_that_says_fp16_and_is_not_is_an_error(install, tmp_path):
     install("10.3.0")
-    with pytest.raises(CheckError, match=r"is fp16, but its engine has no fp16 layer \(layers: 2 fp32\)"):
+    with pytest.raises(CheckError, match=r"is fp16, but TensorRT's parser finds 0 of 1 matrix product in fp16"):
         tensorrt.load(save_typed(tmp_path / "x.onnx", "fp32", says="fp16"), 1, Options())
 
 
@@ -150,7 +254,7 @@ def test_failures_name_the_file_and_the_reason(install, run, onnx_folder, broken
 def test_a_network_that_does_not_parse(install, tmp_path):
     install()
     (tmp_path / "empty.onnx").touch()
-    with pytest.raises(InputError, match=r"not an ONNX network that TensorRT 10\.3\.0 parses \(bad node\)"):
+    with pytest.raises(InputError, match=r"TensorRT 10\.3\.0 parses \(Conv a/Conv: UNSUPPORTED_NODE: \(false\)\)"):
         tensorrt.load(tmp_path / "empty.onnx", 1, Options())
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from trt_bench import timer, trace
+from layer_folding.trt_bench import inference_times, timer
 
 
 class Machine:
@@ -22,7 +22,7 @@ class Machine:
             costs_ns = [round(1e9 * seconds) * (10 if index == spike else 1) for index in range(count)]
             stamps = self.now_ns + np.cumsum([0, *costs_ns])
             self.now_ns = int(stamps[-1])
-            return trace.of_host(stamps.tolist())
+            return inference_times.of_host(stamps.tolist())
 
         return repeat
 
@@ -36,27 +36,27 @@ def measured(*costs_s, seconds=1.0, **options):
 @pytest.mark.parametrize(("costs_s", "turn"), [((0.004,), "AA"), ((0.004, 0.002), "ABBA"), ((0.01,) * 3, "ABCCBA")])
 def test_networks_take_turns_there_and_back(costs_s, turn):
     machine, timing = measured(*costs_s)
-    blocks = 2 * len(turn) * timing.settings["rounds"]  # one untimed inference and one block each
+    blocks = 2 * len(turn) * timing.conditions.rounds  # one untimed inference and one block each
     names = [name for _, name, _ in machine.log[-blocks:]]
-    assert "".join(names[::2]) == turn * timing.settings["rounds"] == "".join(names[1::2])
+    assert "".join(names[::2]) == turn * timing.conditions.rounds == "".join(names[1::2])
     assert {count for _, _, count in machine.log[-blocks::2]} == {1}
 
 
 def test_samples_are_the_time_of_one_inference():
     _, timing = measured(0.0001, 0.0004)
     for samples, cost in zip(timing.samples_ms, (0.1, 0.4), strict=True):
-        assert samples == pytest.approx([cost] * 2 * timing.settings["rounds"])
-    for inferences, samples, count in zip(
-        timing.traces, timing.samples_ms, timing.settings["iterations_per_block"], strict=True
+        assert samples == pytest.approx([cost] * 2 * timing.conditions.rounds)
+    for trace, samples, count in zip(
+        timing.traces, timing.samples_ms, timing.conditions.iterations_per_block, strict=True
     ):
-        assert inferences.shape == (len(samples) * count, trace.COLUMNS)
+        assert trace.shape == (len(samples) * count, inference_times.COLUMNS)
     assert timing.host_ms[0] == pytest.approx(timing.samples_ms[0])
 
 
 @pytest.mark.parametrize("cost_s", [0.00001, 0.001, 0.3])
 def test_times_at_least_as_long_and_as_often_as_promised(cost_s):
     machine, timing = measured(cost_s, 2 * cost_s, seconds=1.5)
-    iterations = timing.settings["iterations_per_block"]
+    iterations = timing.conditions.iterations_per_block
     for samples, count in zip(timing.samples_ms, iterations, strict=True):
         assert sum(samples) * count / 1e3 >= 1.5 * (1 - 1e-9)
         assert len(samples) >= 10
@@ -68,7 +68,7 @@ def test_times_at_least_as_long_and_as_often_as_promised(cost_s):
 @pytest.mark.parametrize("cost_s", [0.01, 0.15])
 def test_warms_up_for_200_ms_and_three_inferences(cost_s):
     machine, timing = measured(cost_s)
-    blocks = 4 * timing.settings["rounds"]
+    blocks = 4 * timing.conditions.rounds
     warm_up = machine.log[:-blocks]
     assert len(warm_up) >= 3
     assert machine.log[-blocks][0] >= 0.2
@@ -80,13 +80,13 @@ def test_one_interruption_does_not_make_a_block_slow_but_is_in_the_trace():
     timing = timer.measure([machine.network("A", 0.0005, spike=2)], 0.1, clock=machine.clock)
     assert timing.samples_ms[0] == pytest.approx([0.5] * len(timing.samples_ms[0]))
     assert min(timing.host_ms[0]) > 0.6
-    assert trace.latency(timing.traces[0]).max() == pytest.approx(5)
+    assert inference_times.latency(timing.traces[0]).max() == pytest.approx(5)
 
 
 def test_sensors_are_read_once_a_round():
     calls = []
     _, timing = measured(0.004, 0.002, between=lambda: calls.append(0))
-    assert len(calls) == timing.settings["rounds"]
+    assert len(calls) == timing.conditions.rounds
 
 
 def test_progress_says_the_time_left():
@@ -101,7 +101,7 @@ def test_a_segment_in_its_network_runs_twice_after_the_whole():
     repeat = timer.in_network(machine.network("segment", 0.001), machine.network("whole", 0.1))
     inferences = repeat(2)
     assert [(name, count) for _, name, count in machine.log] == [("whole", 1), ("segment", 2)] * 2
-    assert trace.latency(inferences) == pytest.approx([1.0] * 4)  # of the segment alone
+    assert inference_times.latency(inferences) == pytest.approx([1.0] * 4)  # of the segment alone
 
 
 @pytest.mark.parametrize("whole_s", [0.01, 0.0001])  # a block has one of each, or many
@@ -112,4 +112,4 @@ def test_a_sample_in_the_network_lies_between_an_inference_with_cold_caches_and_
         [timer.in_network(cold_then_warm, machine.network("whole", whole_s))], 0.1, clock=machine.clock, untimed=0
     )
     assert timing.samples_ms[0] == pytest.approx([0.55] * len(timing.samples_ms[0]))
-    assert timing.settings["untimed_inferences_per_block"] == 0
+    assert timing.conditions.untimed_inferences_per_block == 0

@@ -7,7 +7,8 @@ or slower. `python -m benchmarks.timing` asks the same of a real machine.
 import numpy as np
 import pytest
 
-from trt_bench import stats, timer, trace
+from layer_folding import stats
+from layer_folding.trt_bench import inference_times, timer
 
 TRIALS = 20
 
@@ -35,7 +36,7 @@ class NoisyMachine:
             costs_s += (self.rng.random(count) < 0.01) * 0.002  # interrupted
             stamps = self.now_ns + np.cumsum([0, *(1e9 * costs_s).astype(int)])
             self.now_ns = int(stamps[-1])
-            return trace.of_host(stamps.tolist())
+            return inference_times.of_host(stamps.tolist())
 
         return repeat
 
@@ -50,8 +51,8 @@ class NoisyMachine:
 @pytest.mark.parametrize("cost_s", [0.0005, 0.02])
 def test_the_verdict_holds_in_19_of_20(factor, verdict, cost_s):
     results = [NoisyMachine(seed).compare(cost_s, factor * cost_s)[1] for seed in range(TRIALS)]
-    assert sum(result["verdict"] == verdict for result in results) >= 19
-    assert sum(result["ci95"][0] <= 1 / factor <= result["ci95"][1] for result in results) >= 18
+    assert sum(result.verdict == verdict for result in results) >= 19
+    assert sum(result.ci95[0] <= 1 / factor <= result.ci95[1] for result in results) >= 18
 
 
 def test_a_second_measurement_overlaps_the_first_in_19_of_20():
@@ -60,7 +61,7 @@ def test_a_second_measurement_overlaps_the_first_in_19_of_20():
         intervals = []
         for again in (0, 100):
             timing, _ = NoisyMachine(seed + again).compare(0.001, 0.001)
-            intervals.append(stats.summary(timing.samples_ms[0], trace.latency(timing.traces[0]))["ci95"])
+            intervals.append(stats.summary(timing.samples_ms[0], inference_times.latency(timing.traces[0])).ci95)
         (low, high), (low_again, high_again) = intervals
         overlaps += low <= high_again and low_again <= high
     assert overlaps >= 19

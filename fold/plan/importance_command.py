@@ -1,0 +1,122 @@
+"""The command ``importance``: what each candidate of a plan loses."""
+
+import argparse
+import itertools
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from layer_folding.argument_types import positive_count
+from layer_folding.command_line import progress
+from layer_folding.errors import InputError
+from layer_folding.evalset import read_evalset
+from layer_folding.fit_choices import Choice
+from layer_folding.importance_tables import Importance, read_importance, write_importance
+from layer_folding.latency_tables import read_table
+from layer_folding.outputs import IMPORTANCE_TABLE, output_file
+from layer_folding.subcommands import Command
+
+from .. import checkpoints
+from ..networks import add_trust, classes_of, open_network
+from .candidates import candidates
+from .fit_importances import CROSS_ENTROPY, DIVERGENCE, FitLoss, choices_of, fit_losses, require_some
+from .importances import from_gates, one_shot
+
+
+def _options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, metavar="RUN", help="the run folder")
+    add_trust(parser)
+    parser.add_argument(
+        "--from",
+        dest="source",
+        required=True,
+        choices=["fit", "gates", "one-shot"],
+        help="where the estimate comes from",
+    )
+    parser.add_argument(
+        "--data", type=Path, metavar="NPZ",
+        help="images for fit and one-shot, of the training set (default: calib.npz in the run folder)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--images", type=positive_count, metavar="N", help="use at most this many images (fit: 512, one-shot: 1000)"
+    )
+    parser.add_argument(
+        "--labels", action="store_true", help="for fit: compare by the labels of the images, not by the outputs alone"
+    )
+    parser.add_argument(
+        "--latency", type=Path, metavar="CSV", help="for fit: look only at what this latency table shows to be faster"
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="CSV", help="where to write (default: importance.csv in the run folder)"
+    )
+
+
+def _run(options: argparse.Namespace) -> None:
+    if options.source != "fit" and (options.labels or options.latency):
+        raise InputError(f"--{'labels' if options.labels else 'latency'}: is for --from fit; leave it out")
+    model, shape = open_network(str(options.run), None, options.trust)
+    found = candidates(model, torch.zeros(1, *shape)).found
+    target = output_file("-o", options.output or options.run / "importance.csv", IMPORTANCE_TABLE)
+    path = options.data or options.run / "calib.npz"
+    if options.source == "fit":
+        table = read_table(options.latency) if options.latency else None
+        x, labels = _images(path, model, shape, options.images or 512)
+        unit = f"{CROSS_ENTROPY if options.labels else DIVERGENCE} by {len(x)} images of {path.name}"
+        _fit(target, unit, choices_of(found, table), partial(fit_losses, model, x, labels if options.labels else None))
+        return
+    sets = [candidate.exact.changes for candidate in found if candidate.exact]
+    if options.source == "gates":
+        importance = from_gates(checkpoints.read(options.run / "prefold.safetensors")[0].gates, sets)
+    else:
+        done = itertools.count(1)
+        x, labels = _images(path, model, shape, options.images or 1000)
+        importance = one_shot(model, x, labels, sets, lambda: progress(f"set {next(done)} of {len(sets)}"))
+        progress("")
+    write_importance(target, importance)
+    print(f"wrote {target}: {len(sets)} candidates, in {importance.unit}")
+
+
+def _images(path: Path, model: nn.Module, shape: Sequence[int], count: int) -> tuple[Tensor, Tensor]:
+    """At most ``count`` images of ``path``, normalised, and their labels."""
+    data = read_evalset(path)
+    data.require(path, shape, classes_of(model, shape))
+    return torch.from_numpy(data.inputs(count)), torch.from_numpy(data.labels[data.chosen(count)])
+
+
+def _fit(target: Path, unit: str, choices: list[Choice], losses: Callable[[list[Choice]], Iterator[FitLoss]]) -> None:
+    """Write a row of ``target`` whenever a layer is fitted, so that an interrupted command goes on where it stopped."""
+    known = dict(read_importance(target).fits) if target.exists() and read_importance(target).unit == unit else {}
+    todo = [choice for choice in choices if choice not in known]
+    if known:
+        print(f"goes on: {len(known)} of {len(choices)} layers are in {target}", file=sys.stderr)
+    done: list[FitLoss] = []
+    for loss in losses(todo):
+        done.append(loss)
+        progress(f"fit {len(choices) - len(todo) + len(done)} of {len(choices)}: {loss.choice}")
+        if loss.loses is not None:
+            known[loss.choice] = loss.loses
+            write_importance(target, Importance({}, unit, fits=known))
+    progress("")
+    if not known:
+        require_some(done)
+    refused = [loss for loss in done if loss.loses is None]
+    also = f"; {len(refused)} cannot be fitted, the first because {refused[0].refused}" if refused else ""
+    print(f"wrote {target}: {len(known)} layers, in {unit}{also}")
+
+
+COMMAND = Command(
+    name="importance",
+    description="Estimate without training what a network loses with each change that `layer-folding plan` could make. "
+    "From fit: how far the outputs are off with each layer that can be fitted, with no labels; interrupted, it goes on "
+    "where it stopped. The other two are about exact merges. From gates: how far the gates of the run's prefold stage "
+    "are from open. One-shot: how much larger the cross entropy on images is, with padding hoisted and BatchNorm "
+    "statistics taken anew. `layer-folding probe` takes longer and knows more: it trains for a little without each.",
+    example="layer-folding importance runs/demo --from fit --latency runs/demo/latency.csv\n"
+    "layer-folding importance runs/demo --from gates\nlayer-folding importance runs/demo --from one-shot",
+    add_options=_options,
+    function=_run,
+)

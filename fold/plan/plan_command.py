@@ -1,0 +1,159 @@
+"""The command ``plan``: what to fold on the device that a latency table was measured on."""
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from layer_folding.argument_types import positive, positive_count
+from layer_folding.catalogue import need
+from layer_folding.command_line import progress
+from layer_folding.errors import InputError
+from layer_folding.evalset import read_evalset
+from layer_folding.files import write_text
+from layer_folding.importance_tables import read_importance
+from layer_folding.latency_rows import read_chain
+from layer_folding.latency_tables import Table, read_table
+from layer_folding.outputs import SPLITS, output_file, output_folder
+from layer_folding.plans import Plan, write_plan
+from layer_folding.subcommands import Command
+
+from .. import planning
+from ..networks import add_trust, classes_of, open_network
+from .chain_splits import optimal_splits, write_splits
+from .presenting import as_text, draw
+
+
+def _options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("network", nargs="?", help="a run folder, a checkpoint, or a name with --input")
+    parser.add_argument("--input", type=int, nargs="+", metavar="N", help="C H W of one image, for a name")
+    add_trust(parser)
+    parser.add_argument(
+        "--latency", required=True, type=Path, metavar="CSV", help="the latency table, from `layer-folding table`"
+    )
+    parser.add_argument("--device", metavar="NAME", help="refuse a table of another device (any will do)")
+    parser.add_argument(
+        "--batch", type=positive_count, metavar="N", help="refuse a table of another batch size (any will do)"
+    )
+    parser.add_argument("--precision", metavar="P", help="refuse a table of another precision, fp32 or fp16 (any)")
+    parser.add_argument(
+        "--importance",
+        type=Path,
+        metavar="CSV",
+        help="what each merge or fit loses, from `layer-folding importance` or `probe` (each activation counts 1)",
+    )
+    parser.add_argument(
+        "--measure", action="store_true",
+        help="carry out some of the best plans by least squares on calib.npz, and say how far their outputs are off",
+    )  # fmt: skip
+    limit = parser.add_mutually_exclusive_group()
+    limit.add_argument("--budget-ms", type=positive, metavar="X", help="at most this latency")
+    limit.add_argument("--speedup", type=positive, metavar="S", help="at least this many times as fast as the original")
+    limit.add_argument(
+        "--optimal", type=Path, metavar="CSV", help="write the fastest split of each row of the table, and no plan"
+    )
+    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="where to write (default: the run folder)")
+
+
+def _run(options: argparse.Namespace) -> None:
+    wanted = {"device": options.device, "batch": options.batch, "precision": options.precision}
+    if options.optimal:
+        if any(value is not None for value in wanted.values()):
+            _require(read_table(options.latency), wanted)
+        output_file("--optimal", options.optimal, SPLITS, [options.latency])
+        _write_optimal(options.latency, options.optimal)
+        return
+    if options.network is None:
+        raise InputError("plan: no network; give a run folder, a checkpoint or a name, or --optimal for a table alone")
+    need("plan", "matplotlib")  # plan.png
+    folder = options.output or (Path(options.network) if Path(options.network).is_dir() else None)
+    if folder is None:
+        raise InputError(
+            f"{options.network}: is no run folder; give one that `make pretrain` has made, or -o DIR to write to"
+        )
+    output_folder("-o", folder)
+    table = read_table(options.latency)
+    _require(table, wanted)
+    importance = read_importance(options.importance) if options.importance else None
+    model, shape = open_network(options.network, options.input, options.trust)
+    images = _calibration(Path(options.network), model, shape) if options.measure else None
+    limits = {"speedup": options.speedup, "budget_ms": options.budget_ms}
+    example = torch.zeros(1, *shape)
+    chosen = planning.plan(model, example, table, importance=importance, images=images, progress=progress, **limits)
+    _write(folder, replace(chosen, network=options.network))
+    for note in chosen.notes:
+        print(f"note: {note}", file=sys.stderr)
+    print(f"{as_text(chosen)}\nwrote {folder / 'plan.json'}, plan.txt and plan.png")
+    print(_next(Path(options.network), folder / "plan.txt") if chosen.merges else _nothing(chosen))
+
+
+def _calibration(run: Path, model: nn.Module, shape: Sequence[int]) -> Tensor:
+    """The calibration images of the run folder ``run``, normalised."""
+    if not run.is_dir():
+        raise InputError(f"--measure: {run} is no run folder, so it has no calibration images; leave --measure out")
+    data = read_evalset(run / "calib.npz")
+    data.require(run / "calib.npz", shape, classes_of(model, shape))
+    return torch.from_numpy(data.inputs())
+
+
+def _require(table: Table, wanted: Mapping[str, str | int | None]) -> None:
+    """Raise InputError where ``table`` was measured under other conditions than ``wanted``; None will do with any."""
+    for name, value in wanted.items():
+        measured = vars(table.conditions)[name]
+        if value not in (None, measured):
+            raise InputError(
+                f"{table.source}: measured with {name} {measured}, not {value}; measure again, with `make table`, or "
+                f"give --{name} '{measured}' to plan with this table all the same"
+            )
+
+
+def _write_optimal(latency: Path, output: Path) -> None:
+    rows = read_chain(latency)
+    write_splits(output, rows, optimal_splits(rows))
+    print(f"wrote {output}: the fastest splits of {len(rows)} segments")
+
+
+def _write(folder: Path, chosen: Plan) -> None:
+    write_plan(folder / "plan.json", chosen)
+    write_text(folder / "plan.txt", "".join(f"{line}\n" for line in chosen.lines))
+    draw(folder / "plan.png", chosen)
+
+
+def _nothing(chosen: Plan) -> str:
+    slower = len(chosen.frontier) == 1  # no merge was on offer
+    reason = "nothing is faster than the layers apart" if slower else "it is fast enough as it is"
+    return f"the plan is to fold nothing: keep the original network, {reason}"
+
+
+def _next(network: Path, removed: Path) -> str:
+    """How to carry out a plan for ``network``: in a run folder that has not been prefolded, stages are done once."""
+    stages = "make prefold fold export trt-bench"
+    if not network.is_dir():
+        return f"to carry it out, give {stages} PLAN={removed} and MODEL, DATA and WEIGHTS"
+    if not (network / "prefold.safetensors").exists():
+        return f"to carry it out: {stages} RUN={network} PLAN={removed}"
+    return (
+        f"to carry it out, in another run folder because {network} has been prefolded: {stages} RUN={network}-planned "
+        f"PLAN={removed} WEIGHTS={network / 'original.safetensors'} and MODEL, DATA and SIZE as for {network}"
+    )
+
+
+COMMAND = Command(
+    name="plan",
+    description="Choose by measured latency what to fold: which layers to merge, and where to fit one smaller layer. "
+    "Without a budget, choose the fastest network: what the table does not show to be faster is left out, so that "
+    "folding never makes the network slower. Under a budget, choose what loses least importance. Write plan.json, "
+    "plan.txt (the activations to remove, and fits as ACTIVATION=SHAPE) and plan.png. Exit code 1: no plan is as fast "
+    "as the budget.",
+    example="layer-folding plan runs/demo --latency runs/demo/latency.csv\n"
+    "layer-folding plan runs/demo --latency runs/demo/latency.csv --importance runs/demo/importance.csv --speedup 1.3\n"
+    "layer-folding plan runs/demo --latency runs/demo/latency.csv --measure\n"
+    "layer-folding plan torchvision:resnet18 --input 3 224 224 --latency latency.csv -o plans/resnet18\n"
+    "layer-folding plan --latency mobilenetv2-1.0-time.csv --optimal optimal.csv",
+    add_options=_options,
+    function=_run,
+)

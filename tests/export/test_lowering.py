@@ -1,0 +1,96 @@
+import logging
+import warnings
+
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from layer_folding.errors import CheckError, InputError
+from layer_folding.export import lower
+
+
+def test_interface(exported):
+    graph = exported.lowered.graph
+    shapes = [[d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in (*graph.input, *graph.output)]
+    assert [value.name for value in (*graph.input, *graph.output)] == ["input", "logits"]
+    assert shapes == [["batch", 3, 12, 12], ["batch", 10]]
+    assert [(entry.domain, entry.version) for entry in exported.lowered.opset_import] == [("", 20)]
+    assert exported.lowered.ir_version == 9  # ONNX Runtime 1.17 and onnx 1.15, which brought opset 20, stop there
+    onnx.checker.check_model(exported.lowered, full_check=True)
+
+
+def test_nodes_are_named_after_modules(exported):
+    names = [node.name for node in exported.lowered.graph.node]
+    assert len(set(names)) == len(names)
+    assert {"stem.0/Conv", "stem.2/Clip", "blocks.2.body.3/Conv", "head/Gemm"} <= set(names)
+
+
+def test_nothing_tells_about_the_exporting_machine(exported):
+    content = exported.lowered.SerializeToString()
+    assert b".py" not in content and b"stack_trace" not in content
+
+
+def test_model_and_process_are_left_as_they_were(capfd):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5)).train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    lower(model, torch.randn(1, 3, 8, 8))
+    assert all(module.training for module in model.modules())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert logging.root.manager.disable == logging.NOTSET
+    assert capfd.readouterr() == ("", "")
+
+
+def test_opset_is_asserted():
+    # The exporter keeps opset 18, and only logs that.
+    model = nn.Sequential(nn.Conv2d(3, 4, 3))
+    assert lower(model, torch.randn(1, 3, 8, 8), opset=18).opset_import[0].version == 18
+    with pytest.raises(CheckError, match=r"opset 40 .* produced opset (\d\d); use --opset \1"):
+        lower(model, torch.randn(1, 3, 8, 8), opset=40)
+
+
+class Branching(nn.Module):
+    def forward(self, x):
+        return x + 1 if x.sum() > 0 else x
+
+
+class FixedBatch(nn.Module):
+    def forward(self, x):
+        return x.view(2, -1)
+
+
+class TwoOutputs(nn.Module):
+    def forward(self, x):
+        return x + 1, x * 2
+
+
+class NotInOnnx(nn.Module):
+    def forward(self, x):
+        return torch.special.bessel_j0(x)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (Branching(), "cannot trace .* values of tensors"),
+        (FixedBatch(), r"only for some batch sizes.*flatten\(1\)"),
+        (TwoOutputs(), "2 outputs"),
+        (NotInOnnx(), "ONNX cannot express the model .*bessel_j0.*replace"),
+        (nn.Conv2d(5, 4, 3), "to have 5 channels"),
+    ],
+)
+def test_what_cannot_be_exported_is_one_line(model, message, capfd):
+    with pytest.raises(InputError, match=message) as caught:
+        lower(model, torch.randn(2, 3, 8, 8))
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_warnings_of_the_model_pass():
+    class Warns(nn.Module):
+        def forward(self, x):
+            warnings.warn("mine", UserWarning, stacklevel=1)
+            return x + 1
+
+    with pytest.warns(UserWarning, match="mine"):
+        lower(Warns(), torch.randn(1, 3, 8, 8))

@@ -1,0 +1,164 @@
+"""The commands of training: their options become settings, the stages get these, and what came of it is printed."""
+
+import argparse
+from collections.abc import Mapping
+from functools import partial
+
+from layer_folding import subcommands
+from layer_folding.catalogue import need
+from layer_folding.fit_choices import is_choice
+from layer_folding.fold.reporting import table
+from layer_folding.subcommands import Command, parse
+
+from . import distributed, inputs, options, plan_files, sweep_results
+from .evaluating import evaluate
+from .finetuning import finetune
+from .fitting import fit_run
+from .prefolding import prefold
+from .pretraining import pretrain
+from .probing import probe
+from .settings import (
+    DataSettings,
+    FinetuneSettings,
+    FitSettings,
+    PrefoldSettings,
+    PretrainSettings,
+    ProbeSettings,
+    SweepSettings,
+)
+from .sweeping import sweep
+from .trained import Trained
+
+PROGRAM = "python -m train"
+
+
+def main(arguments: list[str] | None = None, program: str = PROGRAM) -> None:
+    """Run a command line of ``train``, under torchrun in process 0. Raises InputError and CheckError."""
+    distributed.run(partial(subcommands.call, COMMANDS, arguments, program))
+
+
+def _pretrain(given: argparse.Namespace) -> None:
+    _say(pretrain(given.run, options.settings(PretrainSettings, given), given.weights))
+
+
+def _prefold(given: argparse.Namespace) -> None:
+    if any(map(is_choice, given.remove)):
+        choices = tuple(map(str, plan_files.as_fits(given.remove)))
+        _say_fit(fit_run(given.run, FitSettings(choices=choices, seed=given.seed), given.trust))
+        return
+    need("prefold", "matplotlib")  # gates.png
+    _say(prefold(given.run, options.settings(PrefoldSettings, given), given.latency, given.trust))
+
+
+def _fit(given: argparse.Namespace) -> None:
+    choices = tuple(map(str, plan_files.fits(given.plan) if given.plan else given.choices))
+    settings = FitSettings(choices=choices, images=given.images, seed=given.seed, force=given.force)
+    _say_fit(fit_run(given.run, settings, given.trust))
+
+
+def _finetune(given: argparse.Namespace) -> None:
+    _say(finetune(given.run, options.settings(FinetuneSettings, given), given.trust))
+
+
+def _evaluate(given: argparse.Namespace) -> None:
+    dataset = inputs.dataset(options.settings(DataSettings, given))
+    for path in given.checkpoints:
+        found = evaluate(path, dataset, given.trust)
+        print(f"{path}: {100 * found.accuracy:.2f} % of {found.images} images", flush=True)
+
+
+def _probe(given: argparse.Namespace) -> None:
+    done = probe(given.run, options.settings(ProbeSettings, given), given.latency, given.trust)
+    print(f"wrote {done.path}: {len(done.importance.losses)} candidates, in {done.importance.unit}")
+
+
+def _sweep(given: argparse.Namespace) -> None:
+    need("sweep", "matplotlib")  # gates.png and sweep.png
+    run = ["--run", str(given.run)]
+    prefolding = parse(COMMANDS, ["prefold", *run, *given.prefold], PROGRAM)[1]
+    finetuning = parse(COMMANDS, ["finetune", *run, *given.finetune], PROGRAM)[1]
+    settings = SweepSettings(
+        lambdas=tuple(given.lambdas),
+        prefold=options.settings(PrefoldSettings, prefolding),
+        finetune=options.settings(FinetuneSettings, finetuning),
+        engine=given.engine,
+    )
+    done = sweep(given.run, settings, prefolding.latency, given.trust)
+    if done.points:
+        print(sweep_results.as_text(done.points, done.original))
+        print(f"wrote {given.run / 'sweep.csv'} and {given.run / 'sweep.png'}")
+    done.require()
+
+
+def _say(done: Trained) -> None:
+    what = f"done before, see {done.path}" if done.done_before else f"wrote {done.path}"
+    print(f"{done.stage.command}: {what}; {_in_words(done.recipe.accuracy)}")
+
+
+def _say_fit(done: Trained) -> None:
+    rows = [["fitted", "error", "in place of"]]
+    rows += [[fit.choice, f"{fit.error:.3f}", " + ".join(fit.layers)] for fit in done.recipe.fitted]
+    print(f"{table(rows)}\n")
+    _say(done)
+
+
+def _in_words(accuracy: Mapping[str, float]) -> str:
+    return "accuracy " + ", ".join(f"{step} {100 * value:.2f} %" for step, value in accuracy.items())
+
+
+COMMANDS = (
+    Command(
+        name="pretrain",
+        description="Train the network, or take its weights from a file.",
+        example="layer-folding pretrain --run runs/cars --model resnet20 --data cars/ --weights resnet20.pt",
+        add_options=options.pretrain,
+        function=_pretrain,
+    ),
+    Command(
+        name="prefold",
+        description="Learn which activations can go. Interrupted, the command goes on after the last finished epoch.",
+        example="layer-folding prefold --run runs/cars --epochs 20 --distill 0.9",
+        add_options=options.prefold,
+        function=_prefold,
+    ),
+    Command(
+        name="fit",
+        description="Put one layer in the place of layers and the activations between them, by least squares on "
+        "training images: the stage prefold, without labels. Interrupted, the command goes on at the last "
+        "fitted layer. The error is relative, on images that were not fitted on.",
+        example="layer-folding fit runs/cars --choose layer1.0.relu=3 layer2.1.relu=3\n"
+        "layer-folding fit runs/cars --plan runs/cars/plan.json",
+        add_options=options.fit,
+        function=_fit,
+    ),
+    Command(
+        name="finetune",
+        description="Remove the activations whose gates are open, hoist the padding, and train again. A network with "
+        "fitted layers is trained as it is.",
+        example="layer-folding finetune --run runs/cars --epochs 20 --distill 0.9",
+        add_options=options.finetune,
+        function=_finetune,
+    ),
+    Command(
+        name="sweep",
+        description="Prefold, fine-tune and fold with several lambdas: accuracy against depth.",
+        example="layer-folding sweep --run runs/demo --lambdas 0.1 0.25 1 --prefold='--epochs 20'",
+        add_options=options.sweep,
+        function=_sweep,
+    ),
+    Command(
+        name="probe",
+        description="For each set of activations whose removal lets layers merge, train the original network for a "
+        "little without it. Writes RUN/importance.csv for `layer-folding plan --importance`; interrupted, it goes on.",
+        example="layer-folding probe --run runs/demo --latency runs/demo/latency.csv --epochs 1",
+        add_options=options.probe,
+        function=_probe,
+    ),
+    Command(
+        name="evaluate",
+        description="Print the accuracy of checkpoints.",
+        example="layer-folding evaluate runs/cars/original.safetensors --data cars/",
+        add_options=options.evaluate,
+        function=_evaluate,
+    ),
+)

@@ -1,0 +1,272 @@
+"""The options of the stages, and the settings that they stand for. `layer_folding.subcommands` reads them."""
+
+import argparse
+import shlex
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from layer_folding.argument_types import count, fraction, non_negative, number, positive, positive_count, share
+from layer_folding.evalset import SMALLEST_STD
+from layer_folding.fit_choices import parse_choice
+from layer_folding.fold.gating import THRESHOLD
+from layer_folding.fold.models import MODELS, find
+from layer_folding.fold.networks import add_trust
+from layer_folding.fold.regions.costs import MAX_GROWTH
+
+from . import data, plan_files
+from .gate_weight_files import read_gate_weights
+from .hyperparameters import PRECISIONS
+from .schedules import SCHEDULES
+from .settings import FitSettings
+
+Settings = TypeVar("Settings")
+
+MOST_PIXELS = 8192  # an RGB image is 800 MB then, in float32
+
+
+def settings(kind: Callable[..., Settings], options: argparse.Namespace) -> Settings:
+    """The settings ``kind``, a dataclass, from the ``options`` of the same names."""
+    given = vars(options)
+    return kind(**{field.name: given[field.name] for field in fields(kind) if field.name in given})  # type: ignore[arg-type]
+
+
+def pretrain(parser: argparse.ArgumentParser) -> None:
+    """The options of the stage that makes the network."""
+    _run(parser)
+    names = f"{', '.join(MODELS)}; or torchvision:NAME, timm:NAME, or package.module:function of your own"
+    network = parser.add_mutually_exclusive_group(required=True)
+    network.add_argument("--model", type=_spec, help=names)
+    network.add_argument(
+        "-d", "--depth", dest="model", type=lambda depth: _spec(f"resnet{depth}"), metavar="N",
+        help="short for --model resnetN",
+    )  # fmt: skip
+    parser.add_argument("--weights", type=Path, help="weights that replace training (.pt, .pth, .th, .safetensors)")
+    _data(parser)
+    _training(parser, epochs=30, lr=0.1)
+
+
+def prefold(parser: argparse.ArgumentParser) -> None:
+    """The options of the stage that learns which activations can go."""
+    _run(parser)
+    add_trust(parser)
+    _training(parser, epochs=10, lr=0.01)
+    _distillation(parser)
+    parser.add_argument(
+        "-l", "--lambda", dest="penalty", type=non_negative, default=0.25,
+        help="weight of the depth penalty (%(default)s)",
+    )  # fmt: skip
+    aims = parser.add_mutually_exclusive_group()
+    aims.add_argument(
+        "--gate-weights", type=lambda text: read_gate_weights(Path(text)), metavar="FILE",
+        help="weight of each gate in the depth penalty: a CSV file with columns gate,weight or a JSON object (all 1)",
+    )  # fmt: skip
+    _latency(aims, "weight of each gate by the time that its removal saves in this latency table, 1 in the mean")
+    aims.add_argument(
+        "--remove", type=plan_files.changes, default=(), metavar="NAME,...|PLAN",
+        help="learn no gates: open these on a schedule and keep all others closed; 'all' is all that --gate has; "
+        "+VALUE=ACTIVATION adds a copy of ACTIVATION behind VALUE; a plan with fits is carried out as `fit` does",
+    )  # fmt: skip
+    aims.add_argument(
+        "--remove-count", type=count, default=0, metavar="N",
+        help="raise lambda until N gates are open, in place of a lambda (off)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--gate-lr", type=positive, default=10.0, help="learning rate of the gates, in multiples of --lr (%(default)s)"
+    )
+    parser.add_argument(
+        "--linear", choices=["affine", "identity"], default="affine",
+        help="gates open to this: a scale and a shift per channel that fit the activation, or the identity, as in the "
+        "paper (%(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--gate", choices=["foldable", "all"], default="foldable",
+        help="gate the activations whose removal lets layers merge, or all of them (%(default)s)",
+    )  # fmt: skip
+
+
+def fit(parser: argparse.ArgumentParser) -> None:
+    """The options of a fit."""
+    parser.add_argument("run", type=Path, metavar="RUN", help="the run folder")
+    add_trust(parser)
+    choices = parser.add_mutually_exclusive_group(required=True)
+    choices.add_argument(
+        "--choose", dest="choices", type=parse_choice, nargs="+", metavar="NAME,...=SHAPE",
+        help="activations that are removed together, and the shape of the one layer for them and the layers around: a "
+        "kernel size (3, 3x1), merged, depthwise or none",
+    )  # fmt: skip
+    choices.add_argument(
+        "--plan",
+        metavar="PLAN",
+        help="plan.json or plan.txt of `layer-folding plan`; its exact merges are fitted too",
+    )
+    parser.add_argument(
+        "--images", type=positive_count, default=FitSettings.images, metavar="N",
+        help="training images to fit to; their labels are not used (%(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=count, default=FitSettings.seed, help="draws the images (%(default)s)")
+    parser.add_argument("--force", action="store_true", help="keep layers that are worse than a constant")
+
+
+def finetune(parser: argparse.ArgumentParser) -> None:
+    """The options of the stage that removes activations."""
+    _run(parser)
+    add_trust(parser)
+    _training(parser, epochs=10, lr=0.02)
+    _distillation(parser)
+    parser.add_argument(
+        "--threshold",
+        type=non_negative,
+        default=THRESHOLD,
+        help="a gate at this value or above is taken out (%(default)s)",
+    )
+    parser.add_argument(
+        "--max-growth", type=positive, default=MAX_GROWTH,
+        help="an activation that --remove did not name stays where the merge would take more than this many times "
+        "the MACs (%(default)s)",
+    )  # fmt: skip
+
+
+def evaluate(parser: argparse.ArgumentParser) -> None:
+    """The checkpoints to evaluate, and on which images."""
+    parser.add_argument("checkpoints", nargs="+", type=Path, metavar="CHECKPOINT", help="checkpoints of a run folder")
+    add_trust(parser)
+    _data(parser)
+
+
+def probe(parser: argparse.ArgumentParser) -> None:
+    """The options of short trainings."""
+    _run(parser)
+    add_trust(parser)
+    _training(parser, epochs=1, lr=0.02)
+    _latency(parser, "only sets that make the network faster by this latency table")
+
+
+def sweep(parser: argparse.ArgumentParser) -> None:
+    """The options of a sweep."""
+    _run(parser)
+    parser.add_argument(
+        "--lambdas", type=non_negative, nargs="+", default=[0.05, 0.1, 0.25, 0.5, 1.0], metavar="X",
+        help="weights of the depth penalty, a run folder RUN/lambda-X for each (0.05 0.1 0.25 0.5 1)",
+    )  # fmt: skip
+    add_trust(parser)
+    for stage in ("prefold", "finetune"):
+        parser.add_argument(
+            f"--{stage}", type=shlex.split, default=[], metavar="'OPTIONS'", help=f"options of {stage}, see its --help"
+        )
+    parser.add_argument(
+        "--engine", choices=["sequential", "ray"], default="sequential",
+        help="run points one after the other, or as tasks on a Ray cluster (RAY_ADDRESS, else one on this machine)",
+    )  # fmt: skip
+
+
+def _run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--run", required=True, type=Path, metavar="DIR", help="the run folder")
+
+
+def _latency(parser: "argparse._ActionsContainer", purpose: str) -> None:
+    parser.add_argument("--latency", type=Path, metavar="CSV", help=purpose)
+
+
+def _data(parser: argparse.ArgumentParser) -> None:
+    """Options that say which images, and what a network gets of them."""
+    names = f"{', '.join(data.NAMES)}, or a folder with train/CLASS and test/CLASS (or val/CLASS) images"
+    parser.add_argument("--data", required=True, help=names)
+    parser.add_argument(
+        "--size", type=_pixels, default=32, help="width and height of the images, in pixels (%(default)s)"
+    )
+    for name, kind, what in (("mean", share, "mean"), ("std", _std, "standard deviation")):
+        parser.add_argument(
+            f"--{name}", type=kind, nargs="+", action=_Tuple, metavar="X",
+            help=f"{what} of each channel in training, for values from 0 to 1 (ImageNet's; 0.5 for gray)",
+        )  # fmt: skip
+
+
+def _training(parser: argparse.ArgumentParser, epochs: int, lr: float) -> None:
+    """The options of every stage that trains, with the short names of the original scripts."""
+    add = parser.add_argument
+    add("-e", "--epochs", type=count, default=epochs, help="epochs to train; 0 skips training (%(default)s)")
+    add("-b", "--batch", type=positive_count, default=128, help="images in a training step (%(default)s)")
+    add("-lr", "--lr", type=positive, default=lr, help="peak learning rate (%(default)s)")
+    add("--schedule", choices=SCHEDULES, default="one-cycle", help="how the learning rate falls (%(default)s)")
+    add("-m", "--momentum", type=fraction, default=0.9, help="momentum of SGD, after Nesterov (%(default)s)")
+    add("-wd", "--weight-decay", type=non_negative, default=5e-4, help="weight decay; gates have none (%(default)s)")
+    add(
+        "--label-smoothing",
+        type=fraction,
+        default=0.0,
+        help="share of the target spread over all classes (%(default)s)",
+    )
+    add("--ema", type=fraction, default=0.0, metavar="DECAY", help="average weights over steps, e.g. 0.999 (off)")
+    add(
+        "--precision", choices=PRECISIONS, default="fp32",
+        help="precision of convolutions and products; weights stay fp32; bf16 and fp16 pay on a GPU (%(default)s)",
+    )  # fmt: skip
+    add("--accumulate", type=positive_count, default=1, metavar="N", help="compute a batch in N parts (%(default)s)")
+    add(
+        "--sync-bn", action=_OnGPUs, nargs=0, default=False,
+        help="under torchrun: BatchNorm over the whole batch, not the part of each process",
+    )  # fmt: skip
+    add("--seed", type=count, default=0, help="seed of weights, shuffling and augmentation (%(default)s)")
+
+
+def _distillation(parser: argparse.ArgumentParser) -> None:
+    """The options of learning from the original network."""
+    add = parser.add_argument
+    add(
+        "--distill", type=share, default=0.0, metavar="WEIGHT",
+        help="share of the loss that is the distance from the original network's logits, 0 to 1 (%(default)s)",
+    )  # fmt: skip
+    add(
+        "--temperature",
+        type=positive,
+        default=4.0,
+        help="softens the logits for --distill (%(default)s)",
+    )
+    add(
+        "--distill-features", type=non_negative, default=0.0, metavar="WEIGHT",
+        help="weight of the relative squared distance from its activations, where these stay (%(default)s)",
+    )  # fmt: skip
+
+
+class _Tuple(argparse.Action):
+    """Several values as a tuple, as the settings have them."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: object) -> None:
+        setattr(namespace, self.dest, tuple(values))
+
+
+class _OnGPUs(argparse.Action):
+    """A flag that is refused where there is no GPU."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> None:
+        if not torch.cuda.is_available():
+            parser.error(
+                f"{option_string}: PyTorch has SyncBatchNorm for GPUs only, and there is none here; leave it out, and "
+                "each process normalises its own part of the batch"
+            )
+        setattr(namespace, self.dest, True)
+
+
+def _spec(text: str) -> str:
+    if ":" not in text:
+        find(text)  # raises before any data is read
+    return text
+
+
+def _pixels(text: str) -> int:
+    return int(number(text, int, lambda size: 1 <= size <= MOST_PIXELS, f"a size from 1 to {MOST_PIXELS}"))
+
+
+def _std(text: str) -> float:
+    wanted = f"a standard deviation of values from 0 to 1: {SMALLEST_STD} to 1"
+    return number(text, float, lambda std: SMALLEST_STD <= std <= 1, wanted)

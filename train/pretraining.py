@@ -1,0 +1,68 @@
+"""Pretrain: make original.safetensors, from weights that are given or by training."""
+
+import sys
+from dataclasses import fields, replace
+from pathlib import Path
+
+from layer_folding.recipes import Recipe
+from layer_folding.stages import PRETRAIN
+
+from . import config, data, health, inputs, loop, trained
+from .hyperparameters import hyperparameters
+from .settings import DataSettings, PretrainSettings
+from .trained import Trained
+
+# What the network was made from; how it was trained concerns nobody once it is there.
+_LASTING = ("model", *(field.name for field in fields(DataSettings)), "weights")
+
+
+def pretrain(run: Path, settings: PretrainSettings, weights: Path | None = None) -> Trained:
+    """Make original.safetensors in ``run``, and eval.npz and calib.npz beside it.
+
+    ``weights`` is a file to take in place of training. Raises InputError for settings or files that cannot be used,
+    CheckError as `loop.train` does.
+    """
+    settings = replace(settings, data=inputs.lasting(settings).data)
+    dataset = inputs.dataset(settings)
+    start = inputs.network(settings.model, dataset, weights, settings.seed)
+    before = trained.done(run, PRETRAIN)
+    config.enter(run, PRETRAIN.command, settings, {"weights": weights}, lasting=_LASTING if before else None)
+    if before:
+        return before
+    if weights is None:
+        if not settings.epochs:
+            print("note: neither --weights nor training: the network is random", file=sys.stderr)
+        loop.train(start.model, dataset, run, PRETRAIN.command, hyperparameters(settings))
+    if start.gates:
+        print(
+            f"note: {weights} has {len(start.gates)} gates, of which prefold takes the values; the original "
+            "network, without them, is not what these weights were trained for",
+            file=sys.stderr,
+        )
+    accuracy = loop.accuracy(start.model, dataset)
+    if weights is not None and not start.gates:
+        _warn_of_guessing(weights, accuracy, dataset)
+    recipe = Recipe(
+        PRETRAIN.network,
+        start.built,
+        dataset.shape,
+        classes=dataset.classes,
+        gates=start.gates,
+        accuracy={PRETRAIN.network: accuracy},
+    )
+    data.save_eval_set(run / "eval.npz", dataset)
+    data.save_calibration_set(run / "calib.npz", dataset)
+    return trained.finish(run, PRETRAIN, start.model, recipe)
+
+
+def _warn_of_guessing(weights: Path, accuracy: float, dataset: data.Dataset) -> None:
+    """Say so where given weights do not know the classes of the data."""
+    classes, count = dataset.classes, len(dataset.test.labels)
+    if health.guesses(accuracy, count, len(classes)):
+        order = ", ".join(classes[:3]) + (", ..." if len(classes) > 3 else "")
+        print(
+            f"note: {weights}: {100 * accuracy:.2f} % of {count} test images is no better than guessing among "
+            f"{len(classes)} classes; usual causes: another order of the classes (here that of the sorted names: "
+            f"{order}), another normalisation (--mean, --std), another --size",
+            file=sys.stderr,
+        )

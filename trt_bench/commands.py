@@ -1,0 +1,154 @@
+"""The commands ``bench``, ``build``, ``table`` and ``show``."""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from layer_folding import command_line, subcommands
+from layer_folding.outputs import BENCH, LATENCY_TABLE, output_file, output_folder
+from layer_folding.subcommands import Command
+
+from . import arguments
+
+if TYPE_CHECKING:
+    from .runtimes import Options
+
+
+def main(arguments: list[str] | None = None, program: str = "python -m trt_bench") -> None:
+    """Run a command line of ``bench``, ``build``, ``table`` or ``show``. Raises InputError."""
+    subcommands.call(COMMANDS, arguments, program)
+
+
+def _bench(given: argparse.Namespace) -> None:
+    from layer_folding import bench_results
+
+    from . import inference_times, measuring, prediction, printing, profile, runtimes
+
+    if given.output:
+        output_file("-o", given.output, BENCH, filter(None, [given.plan]))
+    for option, folder in (("--export-times", given.export_times), ("--export-profile", given.export_profile)):
+        if folder:
+            output_folder(option, folder)
+    plan = prediction.load(given.plan) if given.plan else None
+    runtime, reason = runtimes.choose(given.runtime, given.provider)
+    options = _options(given, given.batch)
+    what = measuring.Bench(given.seconds, given.data, profile=bool(given.export_profile))
+    measured = measuring.measure(given.onnx, runtime, reason, options, what, command_line.progress)
+    result = measured.result
+    try:
+        for model, trace in zip(result.models, measured.traces, strict=True):
+            name = f"{model.name}-batch{model.batch}"
+            if given.export_times:
+                inference_times.export(f"{given.export_times}/{name}.times.json", trace)
+            if model.profile:
+                profile.export(f"{given.export_profile}/{name}.profile.json", model.profile)
+        if given.output:
+            bench_results.save(given.output, result)
+        if plan:
+            compared = prediction.compare(plan, result, runtime, options, command_line.progress)
+            result = replace(result, prediction=compared)
+            if given.output:
+                bench_results.save(given.output, result)
+    finally:  # whatever befell the files, the measurement was made
+        print(printing.table(result))
+
+
+def _build(given: argparse.Namespace) -> None:
+    from . import engine_copies, printing, runtimes
+
+    copies = engine_copies.names(given.output, given.onnx, given.capabilities) if given.output else {}
+    builder = runtimes.choose_builder(given.runtime, given.capabilities)
+    options = _options(given, given.batch)
+    for path in given.onnx:
+        for capability in given.capabilities or [None]:
+            if capability is None:
+                built = builder.open_engine(path, options).built
+            else:
+                built = builder.build_engine(path, options, capability)
+            command_line.progress("")
+            print(printing.engine_line(path, capability, built), flush=True)
+            if copies:
+                print(f"  wrote {engine_copies.write(built, copies[path, capability])}", flush=True)
+
+
+def _table(given: argparse.Namespace) -> None:
+    from . import runtimes, table_report, tables
+
+    output_file("-o", given.output, LATENCY_TABLE)
+    runtime, reason = runtimes.choose(given.runtime, given.provider)
+    how = tables.How(given.seconds, given.bound, given.repeats, given.force)
+    options = _options(given, [given.batch])
+    measured = tables.measure(given.segments, given.output, runtime, reason, options, how, command_line.progress)
+    print(table_report.as_text(measured))
+
+
+def _show(given: argparse.Namespace) -> None:
+    from layer_folding import bench_results
+
+    from . import pictures, printing
+
+    if given.pictures:
+        output_folder("--pictures", given.pictures)
+    loaded = {path: bench_results.load(path) for path in given.json}
+    print("\n\n".join(printing.table(result) for result in loaded.values()))
+    lines = printing.across(loaded, force=given.force)
+    if given.pictures:
+        lines += pictures.draw(loaded, given.pictures)
+    if lines:
+        print("", *lines, sep="\n")
+
+
+def _options(given: argparse.Namespace, batches: list[int]) -> "Options":
+    from .runtimes import Options
+
+    return Options(
+        batches=tuple(dict.fromkeys(batches)),
+        threads=getattr(given, "threads", 1),
+        provider=getattr(given, "provider", "cpu"),
+        cuda_graph=not getattr(given, "no_cuda_graph", False),
+        transfers=not getattr(given, "no_transfers", False),
+        in_flight=getattr(given, "in_flight", 1),
+        spin_wait=getattr(given, "spin_wait", False),
+        workspace_mib=given.workspace,
+        level=given.level,
+        dla=given.dla,
+        cache=Path(given.cache) if given.cache else None,
+        progress=command_line.progress,
+    )
+
+
+COMMANDS = (
+    Command(
+        name="bench",
+        description="Time ONNX networks interleaved. The first is the baseline that the others are compared with.",
+        example="layer-folding bench original.onnx folded.onnx\n"
+        "layer-folding bench original.onnx folded.onnx --data eval.npz --plan plan.json -o bench.json",
+        add_options=arguments.bench,
+        function=_bench,
+    ),
+    Command(
+        name="build",
+        description="Build the engine of each ONNX file into the cache, check its precision, print its path. "
+        "TensorRT builds for the GPU of this machine, TensorRT-RTX also without one, for those that --for names.",
+        example="layer-folding build folded.onnx --batch 1 8\n"
+        "layer-folding build folded.onnx --runtime tensorrt-rtx --for sm86,sm89 -o engines/",
+        add_options=arguments.build,
+        function=_build,
+    ),
+    Command(
+        name="table",
+        description="Time every segment of a folder that `layer-folding segments` wrote, for `layer-folding plan`. "
+        "An interrupted table goes on where it stopped.",
+        example="layer-folding table segments/ -o latency.csv",
+        add_options=arguments.table,
+        function=_table,
+    ),
+    Command(
+        name="show",
+        description="Print the table of each bench.json; the networks of several are compared with the first's.",
+        example="layer-folding show bench.json --pictures pictures/",
+        add_options=arguments.show,
+        function=_show,
+    ),
+)

@@ -1,9 +1,0 @@
-"""The two ways a command can end badly; both become one line on stderr."""
-
-
-class InputError(Exception):
-    """What the user gave cannot be used. Names the file or option, what is wrong, and the remedy. Exit code 2."""
-
-
-class CheckError(Exception):
-    """The work ran, and a check of its result failed. Exit code 1."""
