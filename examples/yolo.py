@@ -24,10 +24,14 @@ def main(source: str = "yolov8n.yaml", size: int = 320) -> lf.FoldResult:
     example = images[:1]
 
     activations = [f"model.{block}.m.0.cv1.act" for block in (2, 15)]
-    fitted = lf.fit(model, images, dict.fromkeys(activations, 3))  # 2: one 3x3 layer in place of two and what is between
+    fitted = lf.fit(
+        model, images, dict.fromkeys(activations, 3)
+    )  # 2: one 3x3 layer in place of two and what is between
     result = lf.fold(fitted.model.eval(), example)
     layers = lf.depth(model, example), lf.depth(result.model, example)
-    print(f"folded     {layers[0]} => {layers[1]} layers; boxes and scores are off by {fitted.divergence:.2g} (squared)")
+    print(
+        f"folded     {layers[0]} => {layers[1]} layers; boxes and scores are off by {fitted.divergence:.2g} (squared)"
+    )
 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "yolo.onnx"

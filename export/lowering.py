@@ -29,9 +29,9 @@ def lower(
     """Translate ``model`` (as in eval mode; it is not modified) to ONNX with its weights inside.
 
     ``example`` is [N,C,H,W], N any; the result takes ``input`` [batch,C,H,W] and gives ``logits`` [batch,...], where
-    batch is dynamic, or the number ``batch``, and the rest fixed. With ``dynamic_size`` H and W are dynamic too. Several
-    outputs are named after where they are in what the model returns (`export.network_outputs`). Nodes are named after
-    the PyTorch module that they come from.
+    batch is dynamic, or the number ``batch``, and the rest fixed. With ``dynamic_size`` H and W are dynamic too.
+    Several outputs are named after where they are in what the model returns (`export.network_outputs`). Nodes are
+    named after the PyTorch module that they come from.
 
     Raises ``InputError`` where the model cannot be traced or translated, or depends on a size that is to be dynamic,
     and ``CheckError`` where the exporter produced an opset that is not ``opset``.

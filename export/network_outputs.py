@@ -35,7 +35,7 @@ def return_flat(model: nn.Module, example: Tensor) -> list[str]:
     def flat(x: Tensor) -> tuple[Tensor, ...]:
         return tuple(tensors_of(forward(x)))
 
-    model.forward = flat  # type: ignore[method-assign]
+    model.forward = flat
     return names
 
 

@@ -1,8 +1,8 @@
 """Which sizes of the example are baked into a graph, and the check that an input has them.
 
-Code that asks about sizes takes one path, and may compute constants from them. Such a network is recorded once more, with
-another size on every axis of the input. Where the graph is another one, each axis is tried alone: its size is baked where
-the graph changes with it.
+Code that asks about sizes takes one path, and may compute constants from them. Such a network is recorded once more,
+with another size on every axis of the input. Where the graph is another one, each axis is tried alone: its size is
+baked where the graph changes with it.
 """
 
 from __future__ import annotations

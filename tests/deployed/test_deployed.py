@@ -2,14 +2,10 @@
 
 import os
 
-import onnxruntime
 import pytest
-import torch
 from torch import Tensor, nn
 
-import layer_folding as lf
 from layer_folding.fold import checkpoints  # noqa: F401, saving needs it
-from tests.fold.networks import difference, noise
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
@@ -24,7 +20,10 @@ def yolo(name: str) -> nn.Module:
 def transformer(name: str) -> nn.Module:
     transformers = pytest.importorskip("transformers", reason="needs transformers")
     config = getattr(transformers, f"{name}Config")
-    small = {"MobileNetV2": {"depth_multiplier": 0.35}, "ResNet": {"depths": [1, 1, 1, 1], "hidden_sizes": [16, 32, 48, 64]}}
+    small = {
+        "MobileNetV2": {"depth_multiplier": 0.35},
+        "ResNet": {"depths": [1, 1, 1, 1], "hidden_sizes": [16, 32, 48, 64]},
+    }
     kind = "ForSemanticSegmentation" if name == "Segformer" else "ForImageClassification"
     return getattr(transformers, name + kind)(config(**small.get(name, {})))
 
