@@ -17,6 +17,7 @@ import operator
 import os
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar
 from unittest import mock
 
@@ -132,6 +133,13 @@ class ExampleTracer(fx.Tracer):
         """One placeholder, for the image."""
         parameters = [*inspect.signature(root_fn).parameters][1:] or ["x"]
         return root_fn, [self.root, self.create_proxy("placeholder", parameters[0], (), {})]
+
+    def create_arg(self, a: Any) -> Any:
+        """As of ``torch.fx``, which takes a data class that is a dictionary as well for a plain dictionary."""
+        if is_dataclass(a) and isinstance(a, dict):
+            parts = {field.name: self.create_arg(getattr(a, field.name)) for field in fields(a)}
+            return self.create_node("call_function", type(a), (), parts)
+        return super().create_arg(a)
 
     def proxy(self, node: fx.Node) -> StandIn:
         return StandIn(node, self)
