@@ -12,9 +12,9 @@ import numpy as np
 _APART = 32  # channels whose largest values differ by more do not belong to one group
 _ENOUGH = 64  # values of a channel, for the largest to tell its size: a score of a few images may be near 0 by chance
 _NOISE = 1e-4  # of an output: what is smaller is rounding of larger values, and has no size of its own
-# Small values can be sums of large ones, of which each is rounded. So a group of small channels may be off by a tenth
-# of what the whole output may be off, as long as that is less than a quarter of its own size.
-_ROUNDING, _LOST = 0.1, 0.25
+# Small values can be sums of large ones, of which each is rounded. So a group of small channels may be off by half of
+# what the whole output may be off, as long as that is less than a quarter of its own size.
+_ROUNDING, _LOST = 0.5, 0.25
 
 
 @dataclass(frozen=True)

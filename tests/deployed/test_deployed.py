@@ -24,6 +24,13 @@ def yolo(name: str) -> nn.Module:
     return kinds.get(name.partition("-")[2], tasks.DetectionModel)(f"{name}.yaml", verbose=False)
 
 
+def for_a_file(model: nn.Module) -> nn.Module:
+    """A YOLO gives boxes and scores alone then, as the exporter of ultralytics has it: no features for its loss."""
+    if "ultralytics" in type(model).__module__:
+        model.model[-1].export = True
+    return model
+
+
 def transformer(name: str, **settings: object) -> nn.Module:
     transformers = pytest.importorskip("transformers", reason="needs transformers")
     kind = "ForSemanticSegmentation" if name == "Segformer" else "ForImageClassification"
@@ -69,7 +76,7 @@ def finite(output: object) -> list[Tensor]:
     ids=["yolov8n", "yolo11n", "MobileNetV2", "ResNet"],
 )
 def test_from_scanning_to_a_file_in_three_precisions(make, tmp_path):
-    model, example = varied(make()), torch.rand(1, 3, 64, 64)
+    model, example = for_a_file(varied(make())), torch.rand(1, 3, 64, 64)
     assert lf.scan(model, example).candidates
     gated = lf.linearize(model, example)
     assert relative(gated(example), model(example)) <= 1e-4
@@ -104,7 +111,7 @@ def test_from_scanning_to_a_file_in_three_precisions(make, tmp_path):
         (lambda: yolo("yolo26n"), False),
         (lambda: transformer("RegNet", depths=[1, 1, 1, 1]), False),
         (lambda: transformer("ConvNext", depths=[1, 1, 1, 1]), False),
-        (lambda: transformer("Segformer", depths=[1, 1, 1, 1]), False),
+        (lambda: transformer("Segformer", depths=[1, 1, 1, 1]), True),
         (lambda: transformer("ViT", num_hidden_layers=2, image_size=64), True),
         (lambda: segmenter("Unet"), False),
         (lambda: segmenter("FPN"), False),
@@ -116,7 +123,7 @@ def test_the_graph_is_the_network(make, is_baked):
     graph = trace(model, torch.rand(1, 3, 64, 64), share_weights=True)
     with torch.no_grad():
         if is_baked:
-            with pytest.raises(lf.InputError if hasattr(lf, "InputError") else Exception, match="traced for 64 on axis 2"):
+            with pytest.raises(lf.InputError, match="it was traced for .*64 on axis 2"):
                 graph(other)
         else:
             assert relative(graph(other), model(other)) <= 1e-4

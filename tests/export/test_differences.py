@@ -39,8 +39,8 @@ def test_every_output_counts_by_its_own_size():
     ("images", "sizes", "off", "error"),
     [
         (64, [8.0, 1.0, 0.5, 4.0], 0.4, 0.4 / 8),  # one group
-        (64, [1.0, 1.0, 1e-9, 1e-9], 1e-9, 1e-9 / 0.1001),  # rounding
-        (64, [1.0, 1.0, 1e-2, 1e-2], 1e-3, 1e-3 / 0.11),  # rounding of the large values that it may be the sum of
+        (64, [1.0, 1.0, 1e-9, 1e-9], 1e-9, 1e-9 / 0.5001),  # rounding
+        (64, [1.0, 1.0, 1e-2, 1e-2], 1e-3, 1e-3 / 0.51),  # rounding of the large values that it may be the sum of
         (64, [600.0, 600.0, 1.0, 0.01], 1.0, 0.75),  # boxes, then objectness, then scores
         (64, [1.0, 1.0, 1e-2, 1.0], 5e-3, 5e-3),  # one channel of a feature map that is small by chance
         (64, [1.0, 1.0, 1e-2, 1e-2], 5e-3, 0.25),
