@@ -81,10 +81,17 @@ def table(parser: argparse.ArgumentParser) -> None:
 
 
 def show(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("json", nargs="+", metavar="JSON", help="results that bench has written")
-    parser.add_argument("--force", action="store_true", help="compare even if the device was in different states")
+    parser.add_argument("files", nargs="+", metavar="FILE", help="files that layer-folding wrote, or run folders")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--csv", action="store_true", help="print a table for programs, with the file in each row")
+    form.add_argument("--json", action="store_true", help="print everything that each file says, as a JSON list")
     parser.add_argument(
-        "--pictures", metavar="DIR", help="draw latencies and layers into this folder (needs matplotlib)"
+        "--force", action="store_true", help="compare bench results even if the device was in different states"
+    )
+    parser.add_argument(
+        "--pictures",
+        metavar="DIR",
+        help="draw latencies and layers of bench results into this folder (needs matplotlib)",
     )
 
 
