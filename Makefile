@@ -81,18 +81,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(READY) ## the whole pipeline on handwritten digits, in minutes: train, prefold, fold, export, bench
-	@$(MAKE) --no-print-directory demo-stages RUN=runs/demo MODEL=mobilenetv2-digits DATA=digits WEIGHTS=
-
-.PHONY: demo-stages
-demo-stages:
-	@$(PY) -m train pretrain --run $(run) --model $(call quote,$(MODEL)) --data $(call quote,$(DATA)) --epochs 10 --batch 64
-	@$(PY) -m train prefold --run $(run) --epochs 8 --batch 64
-	@$(PY) -m train finetune --run $(run) --epochs 6 --batch 64
-	@$(PY) -m fold fold $(run)
-	@$(MAKE) --no-print-directory export trt-bench RUN=$(run)
-	@echo
-	@echo files in $(run)": original.onnx and folded.onnx to deploy, gates.png, metrics.csv, fold.json, bench.json; as a page:"
-	@$(PY) -m report $(run)
+	@$(PY) -m layer_folding demo --run runs/demo
 
 # Tests in parallel, one thread each, a file at a time; then those that measure time or need all cores, by themselves.
 PARALLEL := OMP_NUM_THREADS=1 $(PY) -m pytest -q -n auto --maxprocesses 8 --dist loadfile

@@ -21,6 +21,7 @@ class Group:
 
 
 GROUPS = (
+    Group("demo", "train,export,report", "see all of it", {"demo": "run all stages on handwritten digits, in minutes"}),
     Group(
         "train",
         "train",

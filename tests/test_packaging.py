@@ -17,7 +17,10 @@ from layer_folding.catalogue import GROUPS
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-EXTRA = {group.package: group.extra for group in GROUPS} | {"fold": None, "layer_folding": None}
+EXTRA = {group.package: group.extra for group in GROUPS if group.package != "demo"} | {
+    "fold": None,
+    "layer_folding": None,
+}
 # Imports inside a function that handles their absence, or that only a command of another extra reaches.
 OPTIONAL = {
     ("fold", "matplotlib"),  # plan.png
@@ -162,6 +165,15 @@ def test_the_users_own_modules_are_left_alone(installed, users_folder):
         "from torch import nn\ndef pair(): return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3))\n"
     )
     assert "0 + 2" in run(installed / "layer-folding", "scan", "mynets:pair", "--input", 3, 8, 8)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_the_demo_runs_without_a_checkout(installed, users_folder):
+    done = subprocess.run([installed / "layer-folding", "demo"], cwd=users_folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "\nverdict: folded is faster than original" in done.stdout
+    assert (users_folder / "runs" / "demo" / "report.html").exists()
 
 
 @pytest.mark.slow

@@ -185,7 +185,10 @@ def test_images_settings_epochs_and_weights(run, tmp_path, folded):
         (("text.txt",), "text.txt: is of no kind that layer-folding writes, or damaged at its beginning; give a"),
         (("other.json",), "other.json: is a JSON file of no kind that layer-folding writes; give a checkpoint"),
         (("cut.safetensors",), "cut.safetensors: not a checkpoint, or damaged (it is cut off); if a stage wrote"),
-        (("folded.safetensors", "table.csv", "--csv"), "table.csv: its kind is latency table, and that of folded.safetensors is checkpoint; give"),
+        (
+            ("folded.safetensors", "table.csv", "--csv"),
+            "table.csv: its kind is latency table, and that of folded.safetensors is ",
+        ),
         (("settings.json",), "settings.json: settings of a run stand in a file named config.json; give"),
     ],
 )
