@@ -52,7 +52,7 @@ planning = $(PY) -m fold plan $(run) $(trust) --latency $(call run,/latency.csv)
 planned = $(if $(call there,$(RUN)/plan.json),--plan $(call run,/plan.json))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast coverage fuzz fuzz-files bench gpu-check docs-check support lint pretrain prefold fit table plan fold sweep export trt-bench report
+.PHONY: help setup demo test test-fast coverage fuzz fuzz-files bench gpu-check docs docs-check support lint pretrain prefold fit table plan fold sweep export trt-bench report
 .PHONY: types jetson-setup clean
 .NOTPARALLEL:
 
@@ -117,6 +117,10 @@ gpu-check: $(READY) ## all that needs a GPU, on a machine with one: tests, CUDA 
 
 docs-check: $(READY) ## run every command block of README.md and docs/, but for those that say why not; ten minutes
 	@$(PY) -m tests.docs
+
+docs: $(READY) ## the API reference, from the docstrings: site/index.html; a warning is an error
+	@$(PY) -m sphinx -W --keep-going -q -b html -d .cache/sphinx docs/api site
+	@echo site/index.html
 
 support: $(READY) ## which networks of torchvision and timm fold, and which become engines: docs/support.md; two hours
 	@$(PY) -m benchmarks.support -o docs/support.md
@@ -190,4 +194,4 @@ else
 endif
 
 clean: ## remove .venv and caches, not runs/
-	rm -rf $(VENV) .cache .pytest_cache .ruff_cache .hypothesis *.egg-info build
+	rm -rf $(VENV) site .cache .pytest_cache .ruff_cache .hypothesis *.egg-info build
