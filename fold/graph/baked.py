@@ -1,7 +1,8 @@
 """Which sizes of the example are baked into a graph, and the check that an input has them.
 
-Code that asks about sizes takes one path, and may compute constants from them. Such a network is recorded once more for
-every axis of the input, with another size on that axis. Where the graph is another one, the size is baked.
+Code that asks about sizes takes one path, and may compute constants from them. Such a network is recorded once more, with
+another size on every axis of the input. Where the graph is another one, each axis is tried alone: its size is baked where
+the graph changes with it.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, fx, nn
@@ -74,8 +76,9 @@ def record(network: nn.Module, example: Tensor, tracer: Callable[[Tensor], Examp
             f"{type(network).__name__} cannot be traced by torch.fx ({first_line(error)}); "
             "pass the traceable part of it, for example its backbone"
         ) from error
-    axes = [axis for axis in range(example.ndim) if axis != 1] if first.asked else []
-    baked = tuple(axis for axis in axes if _is_baked(network, graph, example, axis, tracer))
+    is_baked = partial(_is_baked, network, graph, example, tracer)
+    axes = tuple(axis for axis in range(example.ndim) if axis != 1)
+    baked = tuple(axis for axis in axes if is_baked((axis,))) if first.asked and is_baked(axes) else ()
     return Recorded(graph, first.kept, baked)
 
 
@@ -91,10 +94,14 @@ def require_size(traced: fx.GraphModule, example: Tensor, baked: Sequence[int]) 
 
 
 def _is_baked(
-    network: nn.Module, graph: fx.Graph, example: Tensor, axis: int, tracer: Callable[[Tensor], ExampleTracer]
+    network: nn.Module,
+    graph: fx.Graph,
+    example: Tensor,
+    tracer: Callable[[Tensor], ExampleTracer],
+    axes: tuple[int, ...],
 ) -> bool:
-    sizes = list(example.shape)
-    sizes[axis] += _MORE if axis else 1
+    """Whether other sizes on ``axes`` give another graph."""
+    sizes = [size + (_MORE if axis else 1) * (axis in axes) for axis, size in enumerate(example.shape)]
     try:
         other = tracer(example.new_zeros(sizes)).trace(network)
     except Exception:  # it takes no other size there
