@@ -70,6 +70,17 @@ def test_an_extra_declares_nothing_more(extra):
     assert declared(extra) - declared(None) <= used | IMPLIED
 
 
+def test_every_dependency_stands_in_the_list_of_licences_with_its_extras():
+    text = (ROOT / "docs" / "licences.md").read_text(encoding="utf-8")
+    listed = {row[0]: set(row[1].split(", ")) for row in re.findall(r"^\| ([\w-]+) \| ([^|]+) \| [^|]+ \|$", text, re.M)}
+    del listed["package"]
+    wanted: dict[str, set[str]] = {name: {"(always)"} for name in declared(None)}
+    for extra in PROJECT["optional-dependencies"]:
+        for name in declared(extra) - declared(None) - {"layer-folding"}:
+            wanted.setdefault(name, set()).add(extra)
+    assert listed == wanted
+
+
 @pytest.mark.slow
 def test_fold_needs_the_core_alone():
     names = ("torchvision", "sklearn", "matplotlib", "onnx", "onnxruntime", "tqdm", "PIL", "jinja2", "scipy", "timm")

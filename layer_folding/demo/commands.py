@@ -68,7 +68,7 @@ COMMANDS = (
     Command(
         name="demo",
         description="Run all stages on handwritten digits: train a small MobileNetV2, learn which activations can go, "
-        "fold, export, measure, report. Takes two minutes on two cores. Interrupted, the command goes on where it "
+        "fold, export, measure, report. Takes three minutes on two cores. Interrupted, the command goes on where it "
         "stopped. The images come with scikit-learn.",
         example="layer-folding demo\nlayer-folding demo --run runs/first",
         add_options=_options,
