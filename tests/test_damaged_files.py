@@ -68,6 +68,7 @@ READS = [
     ("run/fold.json", "report run"),
     ("run/config.json", "report run"),
     ("run/plan.json", "report run"),
+    ("run/importance.csv", "report run"),
     ("weights.pt", f"{PRETRAIN} --weights weights.pt"),
     ("weights.safetensors", f"{PRETRAIN} --weights weights.safetensors"),
     ("gates.csv", "prefold --run run --epochs 0 --gate-weights gates.csv"),

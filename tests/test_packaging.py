@@ -72,7 +72,8 @@ def test_an_extra_declares_nothing_more(extra):
 
 def test_every_dependency_stands_in_the_list_of_licences_with_its_extras():
     text = (ROOT / "docs" / "licences.md").read_text(encoding="utf-8")
-    listed = {row[0]: set(row[1].split(", ")) for row in re.findall(r"^\| ([\w-]+) \| ([^|]+) \| [^|]+ \|$", text, re.M)}
+    rows = re.findall(r"^\| ([\w-]+) \| ([^|]+) \| [^|]+ \|$", text, re.M)
+    listed = {name: set(extras.split(", ")) for name, extras in rows}
     del listed["package"]
     wanted: dict[str, set[str]] = {name: {"(always)"} for name in declared(None)}
     for extra in PROJECT["optional-dependencies"]:
