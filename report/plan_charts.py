@@ -57,11 +57,12 @@ def losses(importance: Importance) -> Markup:
                 color, size = (ACCENT, 6) if shape == best else (MUTED, 4)
                 axes.plot(max(loss, lowest / 2), row, "o", color=color, markersize=size, gid=gid)
                 titles[gid] = f"{names}, shape {shape}: {loss:.3g}"
-            place = (max(shapes[best], lowest / 2), row)
-            axes.annotate(best, place, (-6, 0), textcoords="offset points", ha="right", va="center", fontsize=8)
+            text = f"{best}  {shapes[best]:.2g}"
+            axes.text(1.02, row, text, transform=axes.get_yaxis_transform(), va="center", fontsize=9, color=INK)
         axes.set_yticks(range(len(rows)), [short(names) for names, _ in rows], fontsize=9)
         axes.set_ylim(len(rows) - 0.5, -0.5)
-        axes.margins(x=0.12)
+        axes.margins(x=0.06)
+        axes.xaxis.set_major_formatter("{x:g}")  # in place of powers, which only TeX can show
         axes.set_xlabel(importance.unit)
         axes.grid(visible=False, axis="y")
         axes.tick_params(length=0, which="both")

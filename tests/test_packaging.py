@@ -7,12 +7,12 @@ import subprocess
 import sys
 import venv
 import zipfile
-from importlib import metadata
 from pathlib import Path
 
 import pytest
 import tomllib
 
+from layer_folding import __version__
 from layer_folding.catalogue import GROUPS
 
 ROOT = Path(__file__).parent.parent
@@ -125,7 +125,7 @@ def test_the_wheel_holds_one_top_level_name_and_all_data(wheel):
         [top_level] = [name for name in names if name.endswith("/top_level.txt")]
         assert archive.read(top_level).decode() == "layer_folding\n"
     folders = {name.partition("/")[0] for name in names}
-    assert folders == {"layer_folding", f"layer_folding-{metadata.version('layer-folding')}.dist-info"}
+    assert folders == {"layer_folding", f"layer_folding-{__version__}.dist-info"}
     for path in [*(ROOT / "report").glob("*.*[lsg]"), ROOT / "layer_folding" / "py.typed"]:
         if path.suffix in (".html", ".svg", ".css", ".typed"):
             inside = path.relative_to(ROOT) if path.is_relative_to(ROOT / "layer_folding") else path.name
