@@ -193,14 +193,16 @@ class ExampleTracer(fx.Tracer):
 
 @contextlib.contextmanager
 def _unchanged(network: nn.Module) -> Iterator[None]:
-    """Restore the attributes of all modules of ``network``: code may keep stand-ins in them. New ones may stay, since
-    ``torch.fx`` adds the constants of the graph."""
+    """Restore the attributes of all modules of ``network``: code may keep stand-ins in them. New tensors stay: they are
+    the constants of the graph, which ``torch.fx`` adds."""
     states = [(module, dict(vars(module))) for module in network.modules()]
     try:
         yield
     finally:
         for module, state in states:
-            vars(module).update(state)
+            added = {name: value for name, value in vars(module).items() if name not in state}
+            vars(module).clear()
+            vars(module).update(state, **{name: value for name, value in added.items() if isinstance(value, Tensor)})
 
 
 @contextlib.contextmanager

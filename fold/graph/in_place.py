@@ -94,10 +94,15 @@ def _follow(write: _Write, order: dict[fx.Node, int]) -> None:
         return any(map(is_later, value.users))
 
     by_other_names = [other for other in write.whole if other is not first_input(node)]
-    stored = _stored_back(node)
     lost = [part for part in write.parts if is_read_later(part)]
-    if stored is not None and all(order[user] >= order[stored] for user in filter(is_later, stored.args[0].users)):
-        lost = [part for part in lost if part is not stored.args[0]]  # who reads it later reads what was stored
+    stored = _stored_back(node)
+    base = None if stored is None else first_input(stored)
+    if (
+        stored is not None
+        and base is not None
+        and all(order[user] >= order[stored] for user in filter(is_later, base.users))
+    ):
+        lost = [part for part in lost if part is not base]  # who reads it later reads what was stored
     if any(map(_is_dropout, write.whole)):  # in training mode it gives another tensor, which is not overwritten
         lost += [other for other in by_other_names if is_read_later(other)]
     if not _can_be_ordinary(node):

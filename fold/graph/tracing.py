@@ -63,8 +63,10 @@ def trace(
     if inside:
         raise InputError(f"{type(model).__name__} wraps the network; pass what is in it, model.{inside}")
     modes = {name: module.training for name, module in model.named_modules()}
+    # a copy of its own, since a network may keep what it computes, such as the anchors for the size of an image
+    expected = random_output(private_copy(model, share_weights=True), example)
     network = private_copy(model, share_weights=share_weights)
-    expected, patched = random_output(network, example), list(patches(network))
+    patched = list(patches(network))
     traced = _record(network, example, activations)
     canonicalise(traced, example, {function: partial(Elementwise, function) for function in _functions(activations)})
     for module in traced.modules():

@@ -31,7 +31,7 @@ def computes(m: Calls, x: Tensor) -> Tensor:
 
 def asserts(m: Calls, x: Tensor) -> Tensor:
     assert x.shape[1] == WIDTH and x.dim() == len(x.shape) and x.is_floating_point()
-    n, c, *size = x.shape
+    n, _, *size = x.shape
     return m.a(x).view(n, -1, *size)
 
 
