@@ -63,6 +63,7 @@ READS = [
     *((f"run/{name}", f"show run/{name}") for name in SHOWN),
     ("run/plan.json", "show run/plan.json --json"),
     ("metrics.csv", "show metrics.csv --csv"),
+    ("sweep.csv", "show sweep.csv"),
     ("run/fold.json", "show run"),
     ("run/bench.json", "report run"),
     ("run/fold.json", "report run"),
@@ -132,6 +133,7 @@ def whole(tmp_path_factory) -> Iterator[Path]:
         Path("gates.csv").write_text("gate,weight\nhidden.1,1\nhidden.3,0.5\n")
         Path("gates.json").write_text('{"hidden.1": 1, "hidden.3": 0.5}')
         Path("metrics.csv").write_text(f"{','.join(COLUMNS)}\npretrain,1,1.5,1.5,0.5,0,3,0.1\n")
+        Path("sweep.csv").write_text("lambda,gates,activations_removed,depth,original\n0.25,4,2,3,0.5\n")
         Path("names.txt").write_text("hidden.1\nhidden.3\n")
         _fitted(tmp_path_factory.mktemp("data"), rng)
         yield folder

@@ -16,12 +16,16 @@ PASSES_ON = {"Cast", "DequantizeLinear", "Identity", "QuantizeLinear", "Reshape"
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer with weights; ``macs`` are its multiply-accumulates for one image, None where sizes are not known."""
+    """A layer with weights; ``macs`` are its multiply-accumulates for one image, None where sizes are not known.
+
+    ``quantised``: its input was rounded to 8 bits.
+    """
 
     name: str
     operator: str
     weight: Weight
     macs: int | None
+    quantised: bool
 
 
 def network(path: str | Path) -> NetworkRecord:
@@ -75,7 +79,13 @@ def layers(graph: Graph, path: str | Path) -> list[Layer]:
         sized = replace(graph, shapes=_inferred(path))
         positions = [_positions(node, sized) for node, _ in found]
     return [
-        Layer(node.name, node.operator, weight, None if number is None else math.prod(weight.dims) * number)
+        Layer(
+            node.name,
+            node.operator,
+            weight,
+            None if number is None else math.prod(weight.dims) * number,
+            onnx_nodes.is_quantised(node, graph),
+        )
         for (node, weight), number in zip(found, positions, strict=True)
     ]
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from onnx import helper
 
 from layer_folding import bench_results, fold_results, importance_tables, latency_tables, plans, recipes
 from layer_folding.fit_choices import parse_choice
@@ -19,7 +20,7 @@ from layer_folding.recipes import FitRecord, Network, Recipe
 from tests.layer_folding.test_bench_results import example as bench_example
 from tests.layer_folding.test_latency_tables import TABLE
 from tests.layer_folding.test_plans import PLAN
-from tests.trt_bench.conftest import ROOT, save_convs
+from tests.trt_bench.conftest import ROOT, save, save_convs
 
 RECIPE = Recipe(
     "folded",
@@ -176,6 +177,35 @@ def test_images_settings_epochs_and_weights(run, tmp_path, folded):
 
     save_file({"w": torch.zeros(2, 3)}, tmp_path / "weights.safetensors")
     assert "weights.safetensors: weights" in run("show", tmp_path / "weights.safetensors")[1]
+
+
+def test_tables_for_people_and_other_programs(run, tmp_path):
+    (tmp_path / "sweep.csv").write_text("lambda,gates,activations_removed,depth,folded\n0.25,9,4,16,0.875\n")
+    assert "sweep.csv: sweep" in run("show", tmp_path / "sweep.csv")[1]
+    assert run("show", tmp_path / "sweep.csv", "--csv")[1].splitlines()[1] == f"{tmp_path}/sweep.csv,0.25,9,4,16,0.875"
+    (tmp_path / "splits.csv").write_text('id,st,end,time,stdev,breaks\n0,0,2,1.5,0.1,"0,1,2"\n')
+    assert "table of splits" in run("show", tmp_path / "splits.csv")[1]
+    (tmp_path / "sweep.csv").write_text("lambda,depth\n0.25\n")
+    code, _, err = run("show", tmp_path / "sweep.csv")
+    assert code == 2 and "damaged: a row has 1 values, and there are 2 columns; make" in err
+
+
+def test_a_layer_that_reads_quantised_values_is_int8(run, tmp_path):
+    scale = {"scale": np.float32(0.1), "zero": np.int8(0), "w": np.ones((4, 3, 3, 3), np.float32)}
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["d"]),
+        helper.make_node("Conv", ["d", "w"], ["y"], "conv/Conv"),
+    ]
+    path = save(tmp_path / "q.onnx", nodes, {name: np.asarray(value) for name, value in scale.items()})
+    assert run("show", path, "--csv")[1].splitlines()[1].split(",")[:5] == [
+        path,
+        "conv/Conv",
+        "Conv",
+        "4x3x3x3",
+        "int8",
+    ]
+    assert "precision   int8" in run("show", path)[1]
 
 
 @pytest.mark.parametrize(

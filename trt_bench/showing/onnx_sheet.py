@@ -58,7 +58,13 @@ def network(path: Path) -> Sheet:
         {name: fact for name, fact in facts.items() if fact},
         ("layer", "operator", "weight", "type", "macs"),
         [
-            (layer.name, layer.operator, layer.weight.dims, _type(layer.weight.data_type), layer.macs)
+            (
+                layer.name,
+                layer.operator,
+                layer.weight.dims,
+                "int8" if layer.quantised else _type(layer.weight.data_type),
+                layer.macs,
+            )
             for layer in layers
         ],
         _record(records.as_json(costs), precision, opsets, values, producer, recipe),

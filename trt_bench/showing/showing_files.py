@@ -7,7 +7,7 @@ from layer_folding import records
 from layer_folding.errors import InputError
 
 from ..protobuf import fields
-from . import checkpoint_sheet, onnx_sheet, result_sheets, run_sheets
+from . import checkpoint_sheet, onnx_sheet, result_sheets, run_sheets, table_sheets
 from .sheets import Sheet
 
 Show = Callable[[Path], Sheet]
@@ -23,9 +23,11 @@ _BY_KEYS: tuple[tuple[frozenset[str], Show], ...] = (
     (frozenset({"stages"}), run_sheets.config),
 )
 _BY_COLUMNS: tuple[tuple[frozenset[str], Show], ...] = (
+    (frozenset({"st", "end", "time", "breaks"}), table_sheets.splits),
     (frozenset({"st", "end", "time"}), result_sheets.latency_table),
     (frozenset({"activations"}), result_sheets.importance),
     (frozenset({"stage", "epoch"}), run_sheets.metrics),
+    (frozenset({"lambda", "depth"}), table_sheets.sweep),
 )
 
 
