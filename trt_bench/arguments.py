@@ -37,7 +37,7 @@ def build(parser: argparse.ArgumentParser) -> None:
         "--runtime",
         default="auto",
         choices=["auto", "tensorrt", "tensorrt-rtx"],
-        help="whose engines; auto: the first of both that is installed and finds a GPU, with --for TensorRT-RTX "
+        help="builder of the engines; auto: the first of both that is installed and finds a GPU, with --for TensorRT-RTX "
         "(%(default)s)",
     )
     parser.add_argument(
@@ -60,7 +60,9 @@ def build(parser: argparse.ArgumentParser) -> None:
 
 def table(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("segments", metavar="SEGMENTS", help="folder with segments.json and the segments' ONNX files")
-    parser.add_argument("-o", "--output", metavar="CSV", required=True, help="where to write st,end,time,stdev (ms)")
+    parser.add_argument(
+        "-o", "--output", metavar="CSV", required=True, help="table to write, with the columns st,end,time,stdev (ms)"
+    )
     parser.add_argument(
         "--bound",
         type=positive,
@@ -104,7 +106,7 @@ def _runtime(command: argparse.ArgumentParser) -> None:
         "(%(default)s)",
     )
     command.add_argument(
-        "--provider", default="cpu", choices=["cpu", "cuda"], help="what ONNX Runtime runs on (%(default)s)"
+        "--provider", default="cpu", choices=["cpu", "cuda"], help="device of ONNX Runtime (%(default)s)"
     )
     command.add_argument("--threads", type=positive_count, default=1, help="CPU threads of ONNX Runtime (%(default)s)")
 

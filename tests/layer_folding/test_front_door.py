@@ -126,6 +126,8 @@ def test_its_help_shows_examples_that_it_understands(name, capsys):
 def test_every_phrase_of_its_help_stands_alone(name):
     for action in options(name):
         assert action.help, f"{name} {action.dest} has no help"
-        assert not re.match(r"(of|that|but|also|and|those|as|which|\()\b|\(", action.help), f"{name}: {action.help}"
+        assert not re.match(
+            r"(of|that|but|also|and|those|these|as|which|whose|where|at most|at least)\b|\(", action.help
+        ), f"{name}: {action.help}"
     assert command(name).description.endswith(".")
     assert re.match(r"[a-z][^.]*$", group_of(name).summaries[name])
