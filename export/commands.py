@@ -41,7 +41,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
         "-o",
         "--output",
         type=Path,
-        help="folder to write to, or a name.onnx for one network (default: beside the checkpoint)",
+        help="folder to write to, or a name.onnx of one network (beside the checkpoint)",
     )
     parser.add_argument(
         "--precision",

@@ -37,8 +37,8 @@ def build(parser: argparse.ArgumentParser) -> None:
         "--runtime",
         default="auto",
         choices=["auto", "tensorrt", "tensorrt-rtx"],
-        help="builder of the engines; auto: the first of both that is installed and finds a GPU, with --for TensorRT-RTX "
-        "(%(default)s)",
+        help="builder of the engines; auto: the first of both that is installed and finds a GPU, with --for "
+        "TensorRT-RTX (%(default)s)",
     )
     parser.add_argument(
         "--for",
@@ -60,9 +60,7 @@ def build(parser: argparse.ArgumentParser) -> None:
 
 def table(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("segments", metavar="SEGMENTS", help="folder with segments.json and the segments' ONNX files")
-    parser.add_argument(
-        "-o", "--output", metavar="CSV", required=True, help="table to write, with the columns st,end,time,stdev (ms)"
-    )
+    parser.add_argument("-o", "--output", metavar="CSV", required=True, help="table to write: st,end,time,stdev (ms)")
     parser.add_argument(
         "--bound",
         type=positive,

@@ -52,18 +52,14 @@ def _options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     limit = parser.add_mutually_exclusive_group()
     limit.add_argument("--budget-ms", type=positive, metavar="X", help="plan for at most this latency, in ms")
-    limit.add_argument(
-        "--speedup", type=positive, metavar="S", help="plan for at least this speed-up over the original"
-    )
+    limit.add_argument("--speedup", type=positive, metavar="S", help="plan for at least this speed-up")
     limit.add_argument(
         "--optimal",
         type=Path,
         metavar="CSV",
-        help="write the fastest split of each row of the table, in place of a plan",
+        help="write no plan, but the fastest split of each row",
     )
-    parser.add_argument(
-        "-o", "--output", type=Path, metavar="DIR", help="folder to write the plan to (default: the run folder)"
-    )
+    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="folder to write to (default: the run folder)")
 
 
 def _run(options: argparse.Namespace) -> None:

@@ -14,6 +14,8 @@ from layer_folding.catalogue import GROUPS, group_of
 from layer_folding.command_line import run
 from layer_folding.front_door import call
 
+# Words that a phrase begins with which only makes sense after another.
+BEGINS_ELSEWHERE = re.compile(r"(of|that|but|also|and|those|these|as|which|whose|where|at most|at least)\b|\(")
 NAMES = [name for group in GROUPS for name in group.summaries]
 
 
