@@ -1,10 +1,12 @@
 """The charts of a run: accuracy by step, gates by epoch, latency samples."""
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 import matplotlib
 import numpy as np
 from markupsafe import Markup
+from matplotlib.axes import Axes
 
 from layer_folding.bench_results import ModelRecord
 from layer_folding.epoch_records import Epoch
@@ -28,8 +30,7 @@ def accuracies(steps: dict[str, float]) -> Markup:
         axes = drawn.add_subplot()
         axes.axhline(values[0], color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)))
         axes.plot(names, values, color=ACCENT, linewidth=1.6, marker="o", markersize=5)
-        low, high = min(values), max(values)
-        room = 0.3 * max(high - low, 0.5)  # half a point at least, or noise would look like a fall
+        room = _room(values)
         for place, value in enumerate(values):
             around = np.mean(values[max(place - 1, 0) : place + 2])
             below = value < around or 0 < values[0] - value < room  # where the line or the dashed line is above
@@ -38,8 +39,7 @@ def accuracies(steps: dict[str, float]) -> Markup:
                 ha="center", va="top" if below else "bottom", color=INK,
             )  # fmt: skip
         axes.set_ylabel("accuracy, %")
-        axes.set(ylim=(low - room, high + room))
-        axes.set_yticks([tick for tick in axes.get_yticks() if low - room <= tick <= min(high + room, 100)])
+        _fit(axes, values)
         axes.margins(x=0.06)
         axes.grid(visible=False, axis="x")
         axes.tick_params(length=0)
@@ -73,12 +73,24 @@ def gates(epochs: list[Epoch], threshold: float) -> Markup:
         cells.spines[:].set_visible(False)
         line.plot([100 * epoch.accuracy for epoch in columns], color=ACCENT, marker="o", markersize=4, linewidth=1.4)
         line.set(xlim=(-0.5, len(columns) - 0.5), xlabel="epoch", ylabel="accuracy, %")
-        line.margins(y=0.2)
+        _fit(line, [100 * epoch.accuracy for epoch in columns])
         few = _some(list(enumerate(columns)), 12)
         line.set_xticks([place for place, _ in few], [str(epoch.epoch) for _, epoch in few])
         for axes in (cells, line):
             axes.tick_params(length=0)
         return inline(drawn, "gates", "how far each gate was open after each epoch", titles)
+
+
+def _room(values: Sequence[float]) -> float:
+    """What is left free above and below ``values``, in points: with less, noise would look like a fall."""
+    return 0.3 * max(max(values) - min(values), 0.5)
+
+
+def _fit(axes: Axes, values: Sequence[float]) -> None:
+    """Let the axis of accuracy (%) show ``values`` and what is around them, and no tick above 100."""
+    low, high = min(values) - _room(values), max(values) + _room(values)
+    axes.set_ylim(low, high)
+    axes.set_yticks([tick for tick in axes.get_yticks() if low <= tick <= min(high, 100)])
 
 
 def shown(epochs: list[Epoch]) -> list[Epoch]:
