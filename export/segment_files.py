@@ -95,7 +95,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision", choices=["fp32", "fp16"], default="fp32", help="precision of the files (%(default)s)"
     )
-    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="where to write (default: NETWORK/segments)")
+    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="folder to write to (NETWORK/segments)")
 
 
 def _segments(options: argparse.Namespace) -> None:

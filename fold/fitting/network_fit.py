@@ -105,14 +105,15 @@ def fit(
             the images are too few or not such as the network was trained on.
         CheckError: a fitted layer is worse than a constant on the images held out.
 
-    >>> import torch, layer_folding as lf
-    >>> block = [torch.nn.Conv2d(4, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(4, 4, 3, padding=1)]
-    >>> model = torch.nn.Sequential(*block, torch.nn.Flatten(), torch.nn.Linear(256, 10)).eval()
-    >>> result = lf.fit(model, torch.randn(64, 4, 8, 8), {"1": 3})
-    >>> result.model.get_submodule("0_2")
-    Conv2d(4, 4, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), bias=False)
-    >>> result.layers[0].error < 1
-    True
+    Example:
+        >>> import torch, layer_folding as lf
+        >>> block = [torch.nn.Conv2d(4, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(4, 4, 3, padding=1)]
+        >>> model = torch.nn.Sequential(*block, torch.nn.Flatten(), torch.nn.Linear(256, 10)).eval()
+        >>> result = lf.fit(model, torch.randn(64, 4, 8, 8), {"1": 3})
+        >>> result.model.get_submodule("0_2")
+        Conv2d(4, 4, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), bias=False)
+        >>> result.layers[0].error < 1
+        True
     """
     wanted = _wanted(choices)
     traced = trace(model, images[:1], activations=activations)

@@ -51,12 +51,15 @@ def _options(parser: argparse.ArgumentParser) -> None:
         help="carry out some of the best plans by least squares on calib.npz, and say how far their outputs are off",
     )  # fmt: skip
     limit = parser.add_mutually_exclusive_group()
-    limit.add_argument("--budget-ms", type=positive, metavar="X", help="at most this latency")
-    limit.add_argument("--speedup", type=positive, metavar="S", help="at least this many times as fast as the original")
+    limit.add_argument("--budget-ms", type=positive, metavar="X", help="plan for at most this latency, in ms")
+    limit.add_argument("--speedup", type=positive, metavar="S", help="plan for at least this speed-up")
     limit.add_argument(
-        "--optimal", type=Path, metavar="CSV", help="write the fastest split of each row of the table, and no plan"
+        "--optimal",
+        type=Path,
+        metavar="CSV",
+        help="write no plan, but the fastest split of each row",
     )
-    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="where to write (default: the run folder)")
+    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="folder to write to (default: the run folder)")
 
 
 def _run(options: argparse.Namespace) -> None:
