@@ -10,7 +10,8 @@ PRECISION ?= fp32
 N       ?= 10000
 LAMBDAS ?= 0.05 0.1 0.25 0.5 1
 ENGINE  ?= sequential
-# WEIGHTS, EPOCHS, SIZE and LAMBDA: unset means the default of the stage; BUDGET_MS and SPEEDUP: as fast as folding gets.
+# WEIGHTS, EPOCHS, SIZE and LAMBDA: unset means the default of the stage; BUDGET_MS, SPEEDUP and MAX_LOSS: as fast as
+# folding gets.
 
 # OpenMP threads that spin while they wait make PyTorch many times slower on a machine that does anything else.
 export OMP_WAIT_POLICY ?= PASSIVE
@@ -28,7 +29,7 @@ quote = '$(subst ','\'',$(1))'
 each = $(foreach one,$(1),$(call quote,$(one)))
 option = $(if $(2),$(1) $(call quote,$(2)))
 there = $(shell test -e $(call quote,$(1)) && echo yes)
-GIVEN := PYTHON MODEL DATA RUN RUNTIME BATCH PRECISION N LAMBDAS ENGINE WEIGHTS EPOCHS SIZE LAMBDA BUDGET_MS SPEEDUP LATENCY \
+GIVEN := PYTHON MODEL DATA RUN RUNTIME BATCH PRECISION N LAMBDAS ENGINE WEIGHTS EPOCHS SIZE LAMBDA BUDGET_MS SPEEDUP MAX_LOSS LATENCY \
          PLAN RUNS BOARD
 $(foreach name,$(GIVEN),$(if $(filter command environment,$(firstword $(origin $(name)))),$(if $(findstring $$,$(value $(name))),\
   $(error $(name): make would replace what begins with a dollar sign; give the value itself))))
@@ -41,7 +42,7 @@ aim     = $(call option,--latency,$(LATENCY)) $(if $(PLAN),--gate all --remove $
 # What the network is made from; where nothing of it is given, the one that is in RUN already will do.
 # Code of your own has to be named in any case.
 given   := $(filter-out file undefined,$(if $(findstring :,$(MODEL)),,$(origin MODEL)) $(origin DATA) $(origin SIZE) $(origin WEIGHTS))
-budget  = $(call option,--budget-ms,$(BUDGET_MS)) $(call option,--speedup,$(SPEEDUP))
+budget  = $(call option,--budget-ms,$(BUDGET_MS)) $(call option,--speedup,$(SPEEDUP)) $(call option,--max-loss,$(MAX_LOSS))
 # A table, and the plan by it, are for one batch size and one precision: the first of each.
 comma   := ,
 first_batch     = $(call quote,$(firstword $(BATCH)))
@@ -65,7 +66,7 @@ help: ## list the targets and variables
 	@echo '    'LAMBDAS=$(call quote,$(LAMBDAS))  ENGINE=$(call quote,$(ENGINE)) '(or ray)'
 	@echo "    WEIGHTS=FILE  EPOCHS=N (0 skips training)  LAMBDA=X (depth penalty)  SIZE=PIXELS"
 	@echo '    'N=$(call quote,$(N)) '(fuzz)'  PYTHON=$(call quote,$(PYTHON))
-	@echo "    BUDGET_MS=X or SPEEDUP=S (plan)  LATENCY=CSV or PLAN=TXT (prefold)"
+	@echo "    BUDGET_MS=X or SPEEDUP=S or MAX_LOSS=POINTS (plan, fit)  LATENCY=CSV or PLAN=TXT (prefold)"
 	@echo "    RUNS='DIR DIR' (report: several runs, and their frontier)"
 	@echo "    BOARD=USER@HOST (trt-bench, table and jetson-setup run there, over ssh)"
 	@echo
@@ -157,13 +158,13 @@ aim: # before hours of training, not after
 	@for file in $(call quote,$(LATENCY)) $(call quote,$(PLAN)); do test -z "$$file" -o -e "$$file" || \
 	  { echo "error: $$file: no such file; make table writes latency.csv, and make plan plan.txt" >&2; exit 2; }; done
 
-fit: pretrain ## fit layers in place of others, as fast as SPEEDUP: table, importance, plan, fit; no labels
+fit: pretrain ## fit layers in place of others, as fast as SPEEDUP, or within MAX_LOSS: table, importance, plan, fit
 	@$(MAKE) --no-print-directory table
 	@$(PY) -m fold importance $(run) $(trust) --from fit --latency $(call run,/latency.csv)
-	@$(planning) --importance $(call run,/importance.csv) --measure
+	@$(planning) --importance $(call run,/importance.csv) $(if $(MAX_LOSS),,--measure)
 	@$(PY) -m train fit $(run) $(trust) --plan $(call run,/plan.json)
 
-plan: $(READY) ## choose by RUN/latency.csv what to fold: what loses least in BUDGET_MS or at SPEEDUP, else the fastest
+plan: $(READY) ## choose by RUN/latency.csv what to fold: what loses least in BUDGET_MS or at SPEEDUP; fastest in MAX_LOSS
 	@$(planning) $(known)
 
 fold: $(READY) ## take those activations out, hoist padding, fine-tune, fold

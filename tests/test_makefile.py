@@ -38,6 +38,13 @@ def test_a_run_that_has_its_network_needs_not_be_told_of_it_again(tmp_path):
     assert is_pretrained()
 
 
+def test_a_plan_has_a_limit_of_time_or_of_loss():
+    assert "--max-loss '0.5' --batch" in commands("plan", "RUN=r", "MAX_LOSS=0.5")[-1]
+    fit = commands("fit", "RUN=r", "MAX_LOSS=0.5")[-2]
+    assert "--max-loss '0.5'" in fit and "--measure" not in fit
+    assert commands("fit", "RUN=r", "SPEEDUP=1.2")[-2].endswith("--measure")
+
+
 def test_report_is_of_one_run_or_of_several():
     assert commands("report", "RUN=r")[-1].endswith("-m report 'r'")
     assert commands("report", "RUNS=r s")[-1].endswith("-m report 'r' 's' -o frontier.html")
