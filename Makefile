@@ -46,7 +46,10 @@ budget  = $(call option,--budget-ms,$(BUDGET_MS)) $(call option,--speedup,$(SPEE
 # A table, and the plan by it, are for one batch size and one precision: the first of each.
 comma   := ,
 first_batch     = $(call quote,$(firstword $(BATCH)))
-first_precision = $(call quote,$(firstword $(subst $(comma), ,$(PRECISION))))
+first_precision = $(call quote,$(precision))
+precision = $(firstword $(subst $(comma), ,$(PRECISION)))
+# The files that export writes in that precision.
+onnx = $(call run,/$(1)$(if $(filter-out fp32,$(precision)),.$(precision)).onnx)
 known   = $(if $(call there,$(RUN)/importance.csv),--importance $(call run,/importance.csv))
 planning = $(PY) -m fold plan $(run) $(trust) --latency $(call run,/latency.csv) $(budget) \
            --batch $(first_batch) --precision $(first_precision)
@@ -179,9 +182,9 @@ export: $(READY) ## original and folded network to ONNX in each PRECISION, each 
 	@$(PY) -m export $(trust) --precision $(call quote,$(PRECISION)) --data $(call run,/eval.npz) \
 	  $(call run,/original.safetensors) $(call run,/folded.safetensors)
 
-trt-bench: ## latency of both, interleaved, against the plan's if there is one: TensorRT, else ONNX Runtime on the CPU
+trt-bench: ## latency of both in PRECISION, interleaved, against the plan: TensorRT, else ONNX Runtime on the CPU
 	@$(BENCH) bench --runtime $(call quote,$(RUNTIME)) --batch $(call each,$(BATCH)) --data $(call run,/eval.npz) $(planned) \
-	  -o $(call run,/bench.json) $(call run,/original.onnx) $(call run,/folded.onnx)
+	  -o $(call run,/bench.json) $(call onnx,original) $(call onnx,folded)
 
 table: ## latency of every segment that could be merged, for make plan; goes on where it stopped
 	@test -e $(call run,/original.safetensors) -o -e $(call run,/segments/segments.json) || { \

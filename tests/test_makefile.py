@@ -45,6 +45,15 @@ def test_a_plan_has_a_limit_of_time_or_of_loss():
     assert commands("fit", "RUN=r", "SPEEDUP=1.2")[-2].endswith("--measure")
 
 
+def test_table_plan_and_benchmark_are_of_the_first_precision(tmp_path):
+    (tmp_path / "original.safetensors").touch()
+    given = (f"RUN={tmp_path}", "PRECISION=int8,fp32")
+    assert any("-m export segments --precision 'int8'" in line for line in commands("table", *given))
+    assert "--precision 'int8'" in commands("plan", *given)[-1]
+    assert commands("trt-bench", *given)[-1].endswith(f"'{tmp_path}/original.int8.onnx' '{tmp_path}/folded.int8.onnx'")
+    assert commands("trt-bench", "RUN=r")[-1].endswith("'r/original.onnx' 'r/folded.onnx'")
+
+
 def test_report_is_of_one_run_or_of_several():
     assert commands("report", "RUN=r")[-1].endswith("-m report 'r'")
     assert commands("report", "RUNS=r s")[-1].endswith("-m report 'r' 's' -o frontier.html")

@@ -48,8 +48,8 @@ def _points(before: Tensor, after: Tensor) -> Loss:
 
 
 def _divergence(expected: Tensor, actual: Tensor) -> Loss:
-    logs = (x.double().log_softmax(1) for x in (actual, expected))
-    divergences = F.kl_div(*logs, log_target=True, reduction="none").sum(1).reshape(len(actual), -1).mean(1)
+    wanted, given = expected.double().log_softmax(1), actual.double().log_softmax(1)
+    divergences = F.kl_div(given, wanted, log_target=True, reduction="none").sum(1).reshape(len(actual), -1).mean(1)
     mean = divergences.mean().item()
     if not math.isfinite(mean):
         raise CheckError(f"the divergence of the network's outputs on the images held out is {mean}")

@@ -39,7 +39,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch", type=positive_count, metavar="N", help="refuse a table of another batch size (any will do)"
     )
-    parser.add_argument("--precision", metavar="P", help="refuse a table of another precision, fp32 or fp16 (any)")
+    parser.add_argument("--precision", metavar="P", help="refuse a table of another precision, such as int8 (any)")
     parser.add_argument(
         "--importance",
         type=Path,
