@@ -29,7 +29,7 @@ quote = '$(subst ','\'',$(1))'
 each = $(foreach one,$(1),$(call quote,$(one)))
 option = $(if $(2),$(1) $(call quote,$(2)))
 there = $(shell test -e $(call quote,$(1)) && echo yes)
-GIVEN := PYTHON MODEL DATA RUN RUNTIME BATCH PRECISION N LAMBDAS ENGINE WEIGHTS EPOCHS SIZE LAMBDA BUDGET_MS SPEEDUP MAX_LOSS LATENCY \
+GIVEN := PYTHON MODEL DATA RUN RUNTIME BATCH PRECISION N LAMBDAS ENGINE WEIGHTS EPOCHS SIZE LAMBDA BUDGET_MS SPEEDUP SPEEDUPS MAX_LOSS LATENCY \
          PLAN RUNS BOARD
 $(foreach name,$(GIVEN),$(if $(filter command environment,$(firstword $(origin $(name)))),$(if $(findstring $$,$(value $(name))),\
   $(error $(name): make would replace what begins with a dollar sign; give the value itself))))
@@ -53,6 +53,8 @@ onnx = $(call run,/$(1)$(if $(filter-out fp32,$(precision)),.$(precision)).onnx)
 known   = $(if $(call there,$(RUN)/importance.csv),--importance $(call run,/importance.csv))
 planning = $(PY) -m fold plan $(run) $(trust) --latency $(call run,/latency.csv) $(budget) \
            --batch $(first_batch) --precision $(first_precision)
+# A table, and what each fit that it shows to be faster loses.
+measured = $(MAKE) --no-print-directory table && $(PY) -m fold importance $(run) $(trust) --from fit --latency $(call run,/latency.csv)
 planned = $(if $(call there,$(RUN)/plan.json),--plan $(call run,/plan.json))
 
 .DEFAULT_GOAL := help
@@ -69,6 +71,7 @@ help: ## list the targets and variables
 	@echo '    'LAMBDAS=$(call quote,$(LAMBDAS))  ENGINE=$(call quote,$(ENGINE)) '(or ray)'
 	@echo "    WEIGHTS=FILE  EPOCHS=N (0 skips training)  LAMBDA=X (depth penalty)  SIZE=PIXELS"
 	@echo '    'N=$(call quote,$(N)) '(fuzz)'  PYTHON=$(call quote,$(PYTHON))
+	@echo "    SPEEDUPS='S S' (sweep, in place of LAMBDAS)"
 	@echo "    BUDGET_MS=X or SPEEDUP=S or MAX_LOSS=POINTS (plan, fit)  LATENCY=CSV or PLAN=TXT (prefold)"
 	@echo "    RUNS='DIR DIR' (report: several runs, and their frontier)"
 	@echo "    BOARD=USER@HOST (trt-bench, table and jetson-setup run there, over ssh)"
@@ -162,8 +165,7 @@ aim: # before hours of training, not after
 	  { echo "error: $$file: no such file; make table writes latency.csv, and make plan plan.txt" >&2; exit 2; }; done
 
 fit: pretrain ## fit layers in place of others, as fast as SPEEDUP, or within MAX_LOSS: table, importance, plan, fit
-	@$(MAKE) --no-print-directory table
-	@$(PY) -m fold importance $(run) $(trust) --from fit --latency $(call run,/latency.csv)
+	@$(measured)
 	@$(planning) --importance $(call run,/importance.csv) $(if $(MAX_LOSS),,--measure)
 	@$(PY) -m train fit $(run) $(trust) --plan $(call run,/plan.json)
 
@@ -174,9 +176,15 @@ fold: $(READY) ## take those activations out, hoist padding, fine-tune, fold
 	@$(PY) -m train finetune --run $(run) $(trust) $(epochs)
 	@$(PY) -m fold fold $(run) $(trust)
 
-sweep: pretrain ## prefold, fine-tune and fold with each of LAMBDAS, each in RUN/lambda-X: accuracy against depth
+sweep: pretrain ## prefold, fine-tune and fold with each of LAMBDAS; or plan and fit for each of SPEEDUPS, by one table
+ifdef SPEEDUPS
+	@$(measured)
+	@$(PY) -m train sweep --run $(run) $(trust) --speedups $(call each,$(SPEEDUPS)) \
+	  --finetune=$(call quote,$(epochs)) --engine $(call quote,$(ENGINE))
+else
 	@$(PY) -m train sweep --run $(run) $(trust) --lambdas $(call each,$(LAMBDAS)) \
 	  --prefold=$(call quote,$(epochs)) --finetune=$(call quote,$(epochs)) --engine $(call quote,$(ENGINE))
+endif
 
 export: $(READY) ## original and folded network to ONNX in each PRECISION, each compared with PyTorch
 	@$(PY) -m export $(trust) --precision $(call quote,$(PRECISION)) --data $(call run,/eval.npz) \

@@ -98,9 +98,10 @@ class Plan:
     """The ``merges`` to make in a network, in the order of its layers, and what they give under ``conditions``.
 
     The network takes ``original_ms`` +- ``original_error_ms`` (95 %) as it is. ``activations`` is how many it has.
-    ``importance`` is the unit of what merges lose. ``budget_ms`` is the latency that was asked for, and ``max_loss`` the
-    measured loss; None for both is the fastest plan. ``frontier`` has all best plans, the fastest first: no other plan is both faster and loses less. ``notes`` are
-    sentences on what the prediction leaves out. ``network`` says what was planned, for people.
+    ``importance`` is the unit of what merges lose. ``budget_ms`` is the latency that was asked for, and ``max_loss``
+    the measured loss; None for both is the fastest plan. ``frontier`` has all best plans, the fastest first: no other
+    plan is both faster and loses less. ``notes`` are sentences on what the prediction leaves out. ``network`` says what
+    was planned, for people.
     """
 
     conditions: Conditions

@@ -54,6 +54,13 @@ def test_table_plan_and_benchmark_are_of_the_first_precision(tmp_path):
     assert commands("trt-bench", "RUN=r")[-1].endswith("'r/original.onnx' 'r/folded.onnx'")
 
 
+def test_a_sweep_is_over_lambdas_or_over_speedups_by_one_table():
+    assert "--lambdas '1' '2'" in commands("sweep", "RUN=r", "LAMBDAS=1 2")[-1]
+    lines = commands("sweep", "RUN=r", "SPEEDUPS=1.1 1.2", "EPOCHS=3", "ENGINE=ray")
+    assert "sweep --run 'r' --speedups '1.1' '1.2' --finetune=" in lines[-1] and lines[-1].endswith("--engine 'ray'")
+    assert any("make --no-print-directory table" in line and "importance 'r' --from fit" in line for line in lines)
+
+
 def test_report_is_of_one_run_or_of_several():
     assert commands("report", "RUN=r")[-1].endswith("-m report 'r'")
     assert commands("report", "RUNS=r s")[-1].endswith("-m report 'r' 's' -o frontier.html")

@@ -14,18 +14,17 @@ from layer_folding.catalogue import need
 from layer_folding.command_line import progress
 from layer_folding.errors import InputError
 from layer_folding.evalset import read_evalset
-from layer_folding.files import write_text
 from layer_folding.importance_tables import read_importance
 from layer_folding.latency_rows import read_chain
 from layer_folding.latency_tables import Table, read_table
 from layer_folding.outputs import SPLITS, output_file, output_folder
-from layer_folding.plans import Plan, write_plan
+from layer_folding.plans import Plan
 from layer_folding.subcommands import Command
 
 from .. import planning
 from ..networks import add_trust, classes_of, open_network
 from .chain_splits import optimal_splits, write_splits
-from .presenting import as_text, draw
+from .presenting import as_text, write
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
@@ -108,7 +107,7 @@ def _run(options: argparse.Namespace) -> None:
         held_out=held_out[0] if held_out and options.unlabelled else held_out,
         progress=progress,
     )
-    _write(folder, replace(chosen, network=options.network))
+    write(folder, replace(chosen, network=options.network))
     for note in chosen.notes:
         print(f"note: {note}", file=sys.stderr)
     print(f"{as_text(chosen)}\nwrote {folder / 'plan.json'}, plan.txt and plan.png")
@@ -148,12 +147,6 @@ def _write_optimal(latency: Path, output: Path) -> None:
     rows = read_chain(latency)
     write_splits(output, rows, optimal_splits(rows))
     print(f"wrote {output}: the fastest splits of {len(rows)} segments")
-
-
-def _write(folder: Path, chosen: Plan) -> None:
-    write_plan(folder / "plan.json", chosen)
-    write_text(folder / "plan.txt", "".join(f"{line}\n" for line in chosen.lines))
-    draw(folder / "plan.png", chosen)
 
 
 def _nothing(chosen: Plan) -> str:

@@ -1,4 +1,4 @@
-"""A plan for people: as text, and as a picture of all best plans."""
+"""A plan in files and for people: as text, and as a picture of all best plans."""
 
 from __future__ import annotations
 
@@ -6,12 +6,19 @@ import math
 from pathlib import Path
 from typing import Any
 
-from layer_folding.files import atomic_path
+from layer_folding.files import atomic_path, write_text
 from layer_folding.fit_choices import DEPTHWISE, NONE
-from layer_folding.plans import LossBound, Plan, PlannedMerge, PlanPoint
+from layer_folding.plans import LossBound, Plan, PlannedMerge, PlanPoint, write_plan
 
 from ..graph.changes import is_addition
 from ..reporting import common_scope, listed, quantity, table
+
+
+def write(folder: Path, plan: Plan) -> None:
+    """Write plan.json, plan.txt and plan.png into ``folder``."""
+    write_plan(folder / "plan.json", plan)
+    write_text(folder / "plan.txt", "".join(f"{line}\n" for line in plan.lines))
+    draw(folder / "plan.png", plan)
 
 
 def as_text(plan: Plan) -> str:
