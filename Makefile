@@ -10,7 +10,8 @@ PRECISION ?= fp32
 N       ?= 10000
 LAMBDAS ?= 0.05 0.1 0.25 0.5 1
 ENGINE  ?= sequential
-# WEIGHTS, EPOCHS, SIZE and LAMBDA: unset means the default of the stage; BUDGET_MS and SPEEDUP: as fast as folding gets.
+# WEIGHTS, EPOCHS, SIZE and LAMBDA: unset means the default of the stage; BUDGET_MS, SPEEDUP and MAX_LOSS: as fast as
+# folding gets.
 
 # OpenMP threads that spin while they wait make PyTorch many times slower on a machine that does anything else.
 export OMP_WAIT_POLICY ?= PASSIVE
@@ -28,7 +29,7 @@ quote = '$(subst ','\'',$(1))'
 each = $(foreach one,$(1),$(call quote,$(one)))
 option = $(if $(2),$(1) $(call quote,$(2)))
 there = $(shell test -e $(call quote,$(1)) && echo yes)
-GIVEN := PYTHON MODEL DATA RUN RUNTIME BATCH PRECISION N LAMBDAS ENGINE WEIGHTS EPOCHS SIZE LAMBDA BUDGET_MS SPEEDUP LATENCY \
+GIVEN := PYTHON MODEL DATA RUN RUNTIME BATCH PRECISION N LAMBDAS ENGINE WEIGHTS EPOCHS SIZE LAMBDA BUDGET_MS SPEEDUP SPEEDUPS MAX_LOSS LATENCY \
          PLAN RUNS BOARD
 $(foreach name,$(GIVEN),$(if $(filter command environment,$(firstword $(origin $(name)))),$(if $(findstring $$,$(value $(name))),\
   $(error $(name): make would replace what begins with a dollar sign; give the value itself))))
@@ -41,14 +42,19 @@ aim     = $(call option,--latency,$(LATENCY)) $(if $(PLAN),--gate all --remove $
 # What the network is made from; where nothing of it is given, the one that is in RUN already will do.
 # Code of your own has to be named in any case.
 given   := $(filter-out file undefined,$(if $(findstring :,$(MODEL)),,$(origin MODEL)) $(origin DATA) $(origin SIZE) $(origin WEIGHTS))
-budget  = $(call option,--budget-ms,$(BUDGET_MS)) $(call option,--speedup,$(SPEEDUP))
+budget  = $(call option,--budget-ms,$(BUDGET_MS)) $(call option,--speedup,$(SPEEDUP)) $(call option,--max-loss,$(MAX_LOSS))
 # A table, and the plan by it, are for one batch size and one precision: the first of each.
 comma   := ,
 first_batch     = $(call quote,$(firstword $(BATCH)))
-first_precision = $(call quote,$(firstword $(subst $(comma), ,$(PRECISION))))
+first_precision = $(call quote,$(precision))
+precision = $(firstword $(subst $(comma), ,$(PRECISION)))
+# The files that export writes in that precision.
+onnx = $(call run,/$(1)$(if $(filter-out fp32,$(precision)),.$(precision)).onnx)
 known   = $(if $(call there,$(RUN)/importance.csv),--importance $(call run,/importance.csv))
 planning = $(PY) -m fold plan $(run) $(trust) --latency $(call run,/latency.csv) $(budget) \
            --batch $(first_batch) --precision $(first_precision)
+# A table, and what each fit that it shows to be faster loses.
+measured = $(MAKE) --no-print-directory table && $(PY) -m fold importance $(run) $(trust) --from fit --latency $(call run,/latency.csv)
 planned = $(if $(call there,$(RUN)/plan.json),--plan $(call run,/plan.json))
 
 .DEFAULT_GOAL := help
@@ -65,7 +71,8 @@ help: ## list the targets and variables
 	@echo '    'LAMBDAS=$(call quote,$(LAMBDAS))  ENGINE=$(call quote,$(ENGINE)) '(or ray)'
 	@echo "    WEIGHTS=FILE  EPOCHS=N (0 skips training)  LAMBDA=X (depth penalty)  SIZE=PIXELS"
 	@echo '    'N=$(call quote,$(N)) '(fuzz)'  PYTHON=$(call quote,$(PYTHON))
-	@echo "    BUDGET_MS=X or SPEEDUP=S (plan)  LATENCY=CSV or PLAN=TXT (prefold)"
+	@echo "    SPEEDUPS='S S' (sweep, in place of LAMBDAS)"
+	@echo "    BUDGET_MS=X or SPEEDUP=S or MAX_LOSS=POINTS (plan, fit)  LATENCY=CSV or PLAN=TXT (prefold)"
 	@echo "    RUNS='DIR DIR' (report: several runs, and their frontier)"
 	@echo "    BOARD=USER@HOST (trt-bench, table and jetson-setup run there, over ssh)"
 	@echo
@@ -150,30 +157,35 @@ aim: # before hours of training, not after
 	@for file in $(call quote,$(LATENCY)) $(call quote,$(PLAN)); do test -z "$$file" -o -e "$$file" || \
 	  { echo "error: $$file: no such file; make table writes latency.csv, and make plan plan.txt" >&2; exit 2; }; done
 
-fit: pretrain ## fit layers in place of others, as fast as SPEEDUP: table, importance, plan, fit; no labels
-	@$(MAKE) --no-print-directory table
-	@$(PY) -m fold importance $(run) $(trust) --from fit --latency $(call run,/latency.csv)
-	@$(planning) --importance $(call run,/importance.csv) --measure
+fit: pretrain ## fit layers in place of others, as fast as SPEEDUP, or within MAX_LOSS: table, importance, plan, fit
+	@$(measured)
+	@$(planning) --importance $(call run,/importance.csv) $(if $(MAX_LOSS),,--measure)
 	@$(PY) -m train fit $(run) $(trust) --plan $(call run,/plan.json)
 
-plan: $(READY) ## choose by RUN/latency.csv what to fold: what loses least in BUDGET_MS or at SPEEDUP, else the fastest
+plan: $(READY) ## choose by RUN/latency.csv what to fold: what loses least in BUDGET_MS or at SPEEDUP; fastest in MAX_LOSS
 	@$(planning) $(known)
 
 fold: $(READY) ## take those activations out, hoist padding, fine-tune, fold
 	@$(PY) -m train finetune --run $(run) $(trust) $(epochs)
 	@$(PY) -m fold fold $(run) $(trust)
 
-sweep: pretrain ## prefold, fine-tune and fold with each of LAMBDAS, each in RUN/lambda-X: accuracy against depth
+sweep: pretrain ## prefold, fine-tune and fold with each of LAMBDAS; or plan and fit for each of SPEEDUPS, by one table
+ifdef SPEEDUPS
+	@$(measured)
+	@$(PY) -m train sweep --run $(run) $(trust) --speedups $(call each,$(SPEEDUPS)) \
+	  --finetune=$(call quote,$(epochs)) --engine $(call quote,$(ENGINE))
+else
 	@$(PY) -m train sweep --run $(run) $(trust) --lambdas $(call each,$(LAMBDAS)) \
 	  --prefold=$(call quote,$(epochs)) --finetune=$(call quote,$(epochs)) --engine $(call quote,$(ENGINE))
+endif
 
 export: $(READY) ## original and folded network to ONNX in each PRECISION, each compared with PyTorch
 	@$(PY) -m export $(trust) --precision $(call quote,$(PRECISION)) --data $(call run,/eval.npz) \
 	  $(call run,/original.safetensors) $(call run,/folded.safetensors)
 
-trt-bench: ## latency of both, interleaved, against the plan's if there is one: TensorRT, else ONNX Runtime on the CPU
+trt-bench: ## latency of both in PRECISION, interleaved, against the plan: TensorRT, else ONNX Runtime on the CPU
 	@$(BENCH) bench --runtime $(call quote,$(RUNTIME)) --batch $(call each,$(BATCH)) --data $(call run,/eval.npz) $(planned) \
-	  -o $(call run,/bench.json) $(call run,/original.onnx) $(call run,/folded.onnx)
+	  -o $(call run,/bench.json) $(call onnx,original) $(call onnx,folded)
 
 table: ## latency of every segment that could be merged, for make plan; goes on where it stopped
 	@test -e $(call run,/original.safetensors) -o -e $(call run,/segments/segments.json) || { \

@@ -23,8 +23,9 @@ from benchmarks import document
 from benchmarks.support import randomise_statistics
 from layer_folding import command_line, recipes, records, stats
 from layer_folding.bench_results import BenchResult
-from layer_folding.errors import CheckError
+from layer_folding.errors import CheckError, InputError
 from layer_folding.export import lower, onnx_metadata, simplify
+from layer_folding.export.precision import TOLERANCES, Calibration, convert
 from layer_folding.fit_choices import Choice
 from layer_folding.fold import fold, hoist_padding, scan
 from layer_folding.fold.fitting.parts import find_parts
@@ -45,7 +46,8 @@ from layer_folding.trt_bench.runtimes import onnxruntime as runtime
 EXAMPLE = """\
 examples:
   python -m benchmarks.planned -o runs/planned.json
-  python -m benchmarks.planned --networks resnet20 --seconds 3
+  python -m benchmarks.planned resnet20 --seconds 3
+  python -m benchmarks.planned --precision int8 resnet20 mobilenet_v2 -o runs/planned.json
 
 A network that is in the -o file is not measured again; working files are in a folder beside it, and are used again.
 exit codes: 0 done, 1 a planned network is slower than another, 2 bad input
@@ -102,8 +104,8 @@ NETWORKS = {
 }
 
 
-def run(name: str, folder: Path, seconds: float) -> Outcome:
-    """Plan the network ``name`` by a table measured now, carry it out, and time it beside the others.
+def run(name: str, folder: Path, seconds: float, precision: str) -> Outcome:
+    """Plan the network ``name`` by a table measured now, carry it out, and time it beside the others in ``precision``.
 
     ``folder`` gets the segments, the table and the networks; a table that is there is used again. ``seconds`` are for
     timing each network.
@@ -112,10 +114,12 @@ def run(name: str, folder: Path, seconds: float) -> Outcome:
     shape = [3, network.pixels, network.pixels]
     torch.manual_seed(0)
     model, _ = open_network(network.spec, shape)
-    images = torch.randn(2, *shape)
+    images = torch.randn(8, *shape)
     randomise_statistics(model, images)  # so that no value becomes infinite, or so small that arithmetic is slow
     example = images[:1]
-    latency = measured_table(model, example, folder=folder, runtime="onnxruntime", progress=command_line.progress)
+    latency = measured_table(
+        model, example, folder=folder, precision=precision, runtime="onnxruntime", progress=command_line.progress
+    )
     chosen, merged = (plan(model, example, latency, importance=known) for known in (None, _exact(model, example)))
     write_plan(folder / "plan.json", chosen)
     planned = prediction.load(folder / "plan.json")
@@ -131,7 +135,7 @@ def run(name: str, folder: Path, seconds: float) -> Outcome:
     for variant, changes in wanted.items():
         command_line.progress(f"{name}: {variant}")
         paths.append(str(folder / f"{variant}.onnx"))
-        _export(model, changes, network.spec, images, paths[-1])
+        _export(model, changes, network.spec, images, paths[-1], precision)
     result = measuring.measure(paths, runtime, "", Options(), measuring.Bench(seconds), command_line.progress).result
     predicted = prediction.compare(planned, result, runtime, Options(), command_line.progress)
     command_line.progress("")
@@ -164,15 +168,15 @@ def folded(model: nn.Module, changes: Changes, images: torch.Tensor) -> tuple[nn
     return fold(bare, images[:1]).model, tuple(fits)
 
 
-def _export(model: nn.Module, changes: Changes, spec: str, images: torch.Tensor, path: str) -> None:
+def _export(model: nn.Module, changes: Changes, spec: str, images: torch.Tensor, path: str, precision: str) -> None:
     """Write ``model`` with ``changes``, folded, as ONNX that says so. Without changes: as it is."""
     stage = "original"
     fits: tuple[recipes.FitRecord, ...] = ()
     if changes.lines:  # with nothing to change, a plan is to keep the network
         stage, (model, fits) = "folded", folded(model, changes, images)
     recipe = recipes.Recipe(stage, recipes.Network(spec), tuple(images.shape[1:]), fitted=fits, removed=changes.removed)
-    proto = simplify(lower(model, images))[0]
-    onnx_metadata.write(proto, {**onnx_metadata.describe(model, recipe), "precision": "fp32"})
+    proto, said = convert(simplify(lower(model, images))[0], precision, Calibration(images.numpy()), ())
+    onnx_metadata.write(proto, {**onnx_metadata.describe(model, recipe), **said})
     onnx.save(proto, path)
 
 
@@ -235,26 +239,39 @@ def main(arguments: list[str] | None = None) -> None:
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=[*NETWORKS], help="(all)")
+    parser.add_argument("networks", nargs="*", metavar="NETWORK", help=f"{', '.join(NETWORKS)} (all)")
+    parser.add_argument("--precision", choices=TOLERANCES, default="fp32", help="of all networks (%(default)s)")
     parser.add_argument("--seconds", type=float, default=10.0, help="of timing for each network (%(default)s)")
     parser.add_argument("-o", "--output", type=Path, metavar="JSON", help="keep samples here; go on where it ends")
     options = parser.parse_args(arguments)
+    unknown = set(options.networks) - set(NETWORKS)
+    if unknown:
+        raise InputError(
+            f"{', '.join(sorted(unknown))}: no network of this benchmark; give some of {', '.join(NETWORKS)}"
+        )
     document.check_output(options.output)
     known = _read(options.output)
+    names = {_key(name, options.precision): name for name in options.networks or NETWORKS}
     with contextlib.ExitStack() as stack:
         work = options.output.with_suffix("") if options.output else None
         work = work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        for name in options.networks:
-            if name not in known:
-                (work / name).mkdir(parents=True, exist_ok=True)
-                known[name] = run(name, work / name, options.seconds)
+        for key, name in names.items():
+            if key not in known:
+                folder = work / key.replace(" ", "-")
+                folder.mkdir(parents=True, exist_ok=True)
+                known[key] = run(name, folder, options.seconds, options.precision)
                 if options.output:
                     document.write(options.output, "benchmarks.planned", arguments, rows(known), networks=known)
-    chosen = {name: known[name] for name in options.networks}
+    chosen = {key: known[key] for key in names}
     print(text(chosen))
     failed = [f"{name} than {', '.join(slower(result))}" for name, result in chosen.items() if slower(result)]
     if failed:
         raise CheckError(f"planned is slower: {'; '.join(failed)}; see whether the machine was quiet, then the table")
+
+
+def _key(name: str, precision: str) -> str:
+    """What a document calls the network ``name`` in ``precision``."""
+    return name if precision == "fp32" else f"{name} {precision}"
 
 
 def _read(path: Path | None) -> dict[str, Outcome]:

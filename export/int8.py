@@ -17,7 +17,7 @@ from layer_folding.errors import InputError
 
 from .calibrate import largest_values
 from .fp16 import require_floats
-from .onnx_graph import constant
+from .onnx_graph import bypass, constant, seen_elsewhere
 from .passes.linear import WEIGHTED
 
 _LEVELS = 127  # -128 is not used: the scale is symmetric
@@ -38,7 +38,50 @@ def quantise(
         raise InputError(
             "int8: no Conv, Gemm or MatMul with constant weights is left to quantise; use another precision"
         )
-    edges = [(node, 0) for node in layers] + shortcuts(graph, keep)
+    return _with_pairs(model, graph, layers, shortcuts(graph, keep), images, method)
+
+
+def quantise_segment(model: onnx.ModelProto, images: np.ndarray, *, feeds_layer: bool) -> onnx.ModelProto:
+    """``model``, a few layers of a network, with the pairs that they have in the quantised network.
+
+    Where the output ``feeds_layer``, the reader of the output has a pair on it. It stands behind the output here: a
+    runtime computes a layer in int8 only where what it gives is quantised, too. Without layers and such an output the
+    model stays as it is.
+    """
+    graph = gs.import_onnx(model)
+    layers = [node for node in graph.nodes if _is_layer(node)]
+    ends = _readers(graph) if feeds_layer else []
+    others = [*shortcuts(graph), *((node, 0) for node in ends)]
+    if not layers and not others:
+        return model
+    result = gs.import_onnx(_with_pairs(model, graph, layers, others, images, "minmax"))
+    for node in [node for node in result.nodes if node.name in {end.name for end in ends}]:
+        bypass(result, node, seen_elsewhere(result))
+    return gs.export_onnx(result)
+
+
+def _readers(graph: gs.Graph) -> list[gs.Node]:
+    """Nodes that read the outputs of ``graph`` and give them on, which stand for what reads them in the network."""
+    readers = []
+    for index, output in enumerate(graph.outputs):
+        given = gs.Variable(f"{output.name}/given", output.dtype, output.shape)
+        readers.append(gs.Node("Identity", f"{output.name}/reader", {}, [output], [given]))
+        graph.outputs[index] = given
+    graph.nodes += readers
+    return readers
+
+
+def _with_pairs(
+    model: onnx.ModelProto,
+    graph: gs.Graph,
+    layers: list[gs.Node],
+    others: list[tuple[gs.Node, int]],
+    images: np.ndarray,
+    method: str,
+) -> onnx.ModelProto:
+    """``graph``, which is that of ``model``, with pairs on what ``layers`` read, on their weights, and on the inputs of
+    ``others``."""
+    edges = [(node, 0) for node in layers] + others
     tensors = list(dict.fromkeys(node.inputs[index].name for node, index in edges))
     largest = largest_values(model, tensors, images, method)
     scales = {name: gs.Constant(f"{name}_scale", _scale(np.array(value))) for name, value in largest.items()}

@@ -45,6 +45,15 @@ def read_calibration(path: Path, method: str, count: int, seed: int) -> Calibrat
     return Calibration(inputs[np.sort(order[:count])], method, seed)
 
 
+def require_scales(precision: str, opset: int) -> None:
+    """Raise ``InputError`` where ``opset`` has no float16 scales, which ``precision`` has."""
+    if precision == "int8-fp16" and opset < _HALF_SCALES:
+        raise InputError(
+            f"{precision}: QuantizeLinear takes fp16 from opset {_HALF_SCALES} on, and the network is of opset "
+            f"{opset}; give --opset {_HALF_SCALES} or --precision int8"
+        )
+
+
 def convert(
     model: onnx.ModelProto, precision: str, calibration: Calibration | None, keep: Collection[str]
 ) -> tuple[onnx.ModelProto, dict[str, object]]:
@@ -59,11 +68,7 @@ def convert(
         return to_fp16(model, keep), {"precision": "fp16"}
     if precision in QUANTISED:
         opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
-        if precision != "int8" and opset < _HALF_SCALES:
-            raise InputError(
-                f"{precision}: QuantizeLinear takes fp16 from opset {_HALF_SCALES} on, and the network is of opset "
-                f"{opset}; give --opset {_HALF_SCALES} or --precision int8"
-            )
+        require_scales(precision, opset)
         if calibration is None:
             raise InputError(f"{precision}: there are no images to calibrate with; give some")
         if len(model.graph.input) > 1:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import onnx
 import torch
 from torch import fx
@@ -26,8 +27,10 @@ from layer_folding.segment_index import SegmentFile, SegmentIndex, write_index
 from layer_folding.subcommands import Command
 
 from . import onnx_metadata
-from .fp16 import to_fp16
+from .fp16 import halved, to_fp16
+from .int8 import quantise_segment
 from .lowering import lower
+from .precision import QUANTISED, TOLERANCES, require_scales
 from .simplifying import simplify
 
 
@@ -42,9 +45,11 @@ def write_segments(
     """Write an ONNX file for each distinct shape among ``segments`` into ``folder``, and ``segments.json`` last.
 
     The index that is returned has the files in the order of first appearance. Files that are there already are kept,
-    so an interrupted run goes on. ``batch`` None leaves the batch size open. ``precision`` is fp32 or fp16. Raises
-    InputError and CheckError as `lower` and `to_fp16` do.
+    so an interrupted run goes on. ``batch`` None leaves the batch size open. ``precision`` is one of TOLERANCES
+    (`export.precision`). Segments in int8 have the pairs that their layers have in the whole network, calibrated on
+    noise: no time depends on the scales. Raises InputError and CheckError as `lower` and `to_fp16` do.
     """
+    require_scales(precision, opset)
     files: dict[str, SegmentFile] = {}
     for segment in segments:
         name = f"{_signature(segment, opset, batch, precision)}.onnx"
@@ -63,7 +68,8 @@ def _signature(segment: Segment, opset: int, batch: int | None, precision: str) 
     number = {node: i for i, node in enumerate(segment.module.graph.nodes)}
     steps = [(_operation(node), repr(fx.node.map_arg((node.args, node.kwargs), number.__getitem__))) for node in number]
     tensors = [(tuple(tensor.shape), str(tensor.dtype)) for tensor in segment.module.state_dict().values()]
-    text = repr((steps, tensors, tuple(segment.input_shape), opset, batch, precision))
+    ends = (segment.feeds_layer,) if precision in QUANTISED else ()
+    text = repr((steps, tensors, tuple(segment.input_shape), opset, batch, precision, *ends))
     size = "x".join(map(str, segment.input_shape))
     return f"segment-{size}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
@@ -81,6 +87,10 @@ def _write(segment: Segment, path: Path, opset: int, batch: int | None, precisio
     model = simplify(lower(segment.module, torch.zeros(1, *segment.input_shape), opset, batch))[0]
     if precision == "fp16":
         model = to_fp16(model)
+    if precision in QUANTISED:
+        noise = np.random.default_rng(0).standard_normal((batch or 2, *segment.input_shape), dtype=np.float32)
+        model = quantise_segment(model, noise, feeds_layer=segment.feeds_layer)
+        model = model if precision == "int8" else halved(model)
     onnx_metadata.write(model, {"precision": precision, "model": segment.name})
     with atomic_path(path) as temporary:
         onnx.save(model, temporary)
@@ -92,9 +102,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     add_trust(parser)
     parser.add_argument("--opset", type=count, default=20, help="ONNX opset; TensorRT 8.6 needs 17 (%(default)s)")
     parser.add_argument("--batch", type=positive_count, help="fix the batch size (default: any)")
-    parser.add_argument(
-        "--precision", choices=["fp32", "fp16"], default="fp32", help="precision of the files (%(default)s)"
-    )
+    parser.add_argument("--precision", choices=TOLERANCES, default="fp32", help="precision of the files (%(default)s)")
     parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="folder to write to (NETWORK/segments)")
 
 
@@ -110,8 +118,8 @@ def _segments(options: argparse.Namespace) -> None:
 COMMAND = Command(
     name="segments",
     description="Write the layers whose latency a plan needs, merged and as they are, as ONNX files of a few layers "
-    "each. `layer-folding table` times them.",
-    example="layer-folding segments runs/demo\n"
+    "each. `layer-folding table` times them. In int8 they are quantised as they are in the whole network.",
+    example="layer-folding segments runs/demo --precision int8\n"
     "layer-folding segments torchvision:mobilenet_v2 --input 3 224 224 -o segments/",
     add_options=_options,
     function=_segments,

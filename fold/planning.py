@@ -13,10 +13,13 @@ from layer_folding.errors import CheckError, InputError
 from layer_folding.fit_choices import NONE, shape_text
 from layer_folding.importance_tables import Importance
 from layer_folding.latency_tables import Table, TimedSegment
-from layer_folding.plans import Plan, PlannedMerge, PlanPoint
+from layer_folding.plans import Loss, LossBound, Plan, PlannedMerge, PlanPoint
 
+from .fitting.network_fit import fit
+from .plan.bounded import fastest_within
 from .plan.candidates import candidates, merges_of
 from .plan.dynamic_program import Frontier, Gain, frontier
+from .plan.measured_loss import NATS, POINTS, loss_of
 from .plan.offers import Offer, offers, require_rows, weighed
 from .plan.one_shot import carried_out, spread
 from .regions.costs import MAX_GROWTH
@@ -29,9 +32,11 @@ def plan(
     *,
     speedup: float | None = None,
     budget_ms: float | None = None,
+    max_loss: float | None = None,
     importance: Importance | None = None,
     max_growth: float = MAX_GROWTH,
     images: Tensor | None = None,
+    held_out: Tensor | tuple[Tensor, Tensor] | None = None,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Plan:
     """Choose what to fold in ``model`` on the device that ``table`` was measured on.
@@ -54,7 +59,10 @@ def plan(
         example: one input batch `[batch, in, *spatial]`; only its shape matters.
         table: the latency table of this network, from `lf.table` or `lf.read_table`.
         speedup: the planned network is to be at least this many times as fast as the original.
-        budget_ms: the planned network is to take at most this long, in ms. Give one of the two limits, or none.
+        budget_ms: the planned network is to take at most this long, in ms.
+        max_loss: the planned network is to lose at most this much, as measured on ``held_out``: the fastest such plan.
+            Some ten plans are fitted to ``images`` for it, as `lf.fit` does with tuning. Give one of the three limits,
+            or none.
         importance: what each merge and each fit loses, from `lf.importance` or `lf.read_importance`; what it does not
             know is not planned. Without it each activation counts 1, and no layer is fitted with a kernel smaller than
             one of those that it replaces.
@@ -62,14 +70,16 @@ def plan(
         images: `[N, C, *spatial]`, unlabelled, normalised. With these the plan and some faster and slower ones are
             carried out by least squares. Their points of ``.frontier`` then say how far the outputs are off; ``.notes``
             say which plans cannot be carried out, and why.
+        held_out: for ``max_loss``: other images like ``images``, with their labels `[N]`; the loss is in points of
+            accuracy, hundredths of these images. Or images alone: it is the mean of KL(original || fitted), in nats.
         progress: called with a phrase that says what is being done.
 
     Raises:
         InputError: the network cannot be traced, or does not accept ``example``; ``table`` or ``importance`` is not
-            that of this network; both limits are given, or one that is not above 0.
+            that of this network; several limits are given, or one that is not above 0; ``max_loss`` has no images.
         CheckError: no plan is that fast; the message names the fastest.
     """
-    _check_limits(speedup, budget_ms)
+    _check_limits(speedup, budget_ms, max_loss)
     best = _best_plans(model, example, table, importance, max_growth)
     budget = best.whole.time / speedup if speedup else budget_ms
     number = _within(best.frontier, budget, best.whole.time)
@@ -84,8 +94,50 @@ def plan(
         budget_ms=budget,
         frontier=tuple(PlanPoint(float(ms), float(lost)) for ms, lost in points),
     )
-    planned = replace(planned, notes=_notes(model, example, planned))
-    return planned if images is None else _measured(model, images, planned, number, best, progress)
+    if max_loss is not None:
+        if images is None or held_out is None:
+            raise InputError(f"max_loss {max_loss}: is measured; give images to fit to, and held_out")
+        planned = _bounded(model, images, held_out, planned, max_loss, best, progress)
+    elif images is not None:
+        planned = _measured(model, images, planned, number, best, progress)
+    return replace(planned, notes=(*_notes(model, example, planned), *planned.notes))
+
+
+def _bounded(
+    model: nn.Module,
+    images: Tensor,
+    held_out: Tensor | tuple[Tensor, Tensor],
+    planned: Plan,
+    most: float,
+    best: _BestPlans,
+    progress: Callable[[str], None],
+) -> Plan:
+    """The fastest plan of the frontier of ``planned`` that loses at most ``most`` when it is carried out."""
+    shown, labels = held_out if isinstance(held_out, tuple) else (held_out, None)
+    loss = loss_of(model, shown, labels)
+    points, failures = list(planned.frontier), []
+
+    def is_within(number: int) -> bool:
+        point = points[number]
+        show = labelled(progress, f"plan of {point.latency_ms:.4g} ms")
+        try:
+            found = loss(fit(model, images, replace(planned, merges=best.merges(number)), progress=show).model)
+        except (InputError, CheckError) as error:
+            failures.append(_failure(point, error))
+            return False
+        points[number] = replace(point, loss=found)
+        return found.value <= most
+
+    number = fastest_within([point.latency_ms for point in points], is_within)
+    progress("")
+    found = points[number].loss or Loss(0.0, 0.0)  # the original network
+    bound = LossBound(most, NATS if labels is None else POINTS, found, len(shown), len(images))
+    merges = best.merges(number)
+    return replace(planned, merges=merges, frontier=tuple(points), notes=tuple(failures), max_loss=bound)
+
+
+def _failure(point: PlanPoint, error: Exception) -> str:
+    return f"the plan of {point.latency_ms:.4g} ms cannot be carried out by fits: {error}"
 
 
 def _measured(
@@ -99,9 +151,9 @@ def _measured(
         try:
             points[index] = carried_out(model, images, replace(planned, merges=best.merges(index)), points[index], show)
         except (InputError, CheckError) as error:
-            failures.append(f"the plan of {points[index].latency_ms:.4g} ms cannot be carried out by fits: {error}")
+            failures.append(_failure(points[index], error))
     progress("")
-    return replace(planned, frontier=tuple(points), notes=(*planned.notes, *failures))
+    return replace(planned, frontier=tuple(points), notes=tuple(failures))
 
 
 @dataclass(frozen=True)
@@ -135,11 +187,14 @@ def _best_plans(
     return _BestPlans(best, offered, whole, found.activations)
 
 
-def _check_limits(speedup: float | None, budget_ms: float | None) -> None:
-    if speedup is not None and budget_ms is not None:
-        raise InputError(f"speedup {speedup} and budget_ms {budget_ms}: are both limits of the latency; give one")
-    for name, limit in (("speedup", speedup), ("budget_ms", budget_ms)):
-        if limit is not None and not 0 < limit < math.inf:
+def _check_limits(speedup: float | None, budget_ms: float | None, max_loss: float | None) -> None:
+    limits = {"speedup": speedup, "budget_ms": budget_ms, "max_loss": max_loss}
+    given = {name: limit for name, limit in limits.items() if limit is not None}
+    if len(given) > 1:
+        said = ", ".join(f"{name} {limit}" for name, limit in given.items())
+        raise InputError(f"{said}: are limits of one plan; give one")
+    for name, limit in given.items():
+        if not (0 < limit < math.inf or (name == "max_loss" and limit == 0)):
             raise InputError(f"{name} {limit}: is not a number above 0; give such a number, or leave it out")
 
 

@@ -31,7 +31,7 @@ GROUPS = (
             "prefold": "learn which activations can go, or carry out a plan",
             "fit": "put one layer of a chosen shape in the place of several, without labels",
             "finetune": "remove the activations whose gates are open, and train again",
-            "sweep": "prefold, finetune and fold at several lambdas: accuracy against depth",
+            "sweep": "all stages at several lambdas or speed-ups: accuracy against depth, or against latency",
             "probe": "measure by short trainings what a network loses without each set of activations",
             "evaluate": "measure the accuracy of checkpoints",
         },

@@ -24,7 +24,7 @@ def table(
     example: Tensor,
     *,
     folder: str | Path | None = None,
-    precision: Literal["fp32", "fp16"] = "fp32",
+    precision: Literal["fp32", "fp16", "int8", "int8-fp16"] = "fp32",
     batch: int = 1,
     runtime: Literal["auto", "onnxruntime", "tensorrt", "tensorrt-rtx"] = "auto",
     provider: Literal["cpu", "cuda"] = "cpu",
@@ -51,7 +51,7 @@ def table(
         example: one input batch `[batch, in, *spatial]`; only its shape matters.
         folder: gets ``segments/``, ``latency.csv`` and ``latency.json``. A measurement that was interrupted goes on
             there, and `lf.read_table` reads the table again. Without a folder no file is kept.
-        precision: precision of the segments.
+        precision: precision of the segments; a plan by the table is for this precision.
         batch: images per inference.
         runtime: ``auto`` is TensorRT, else TensorRT-RTX, where a GPU is there that it serves, otherwise ONNX Runtime.
         provider: what ONNX Runtime runs on.

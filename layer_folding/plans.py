@@ -53,17 +53,44 @@ class PlannedMerge:
 
 
 @dataclass(frozen=True)
+class Loss:
+    """What a network loses against the original, measured on some images: ``value`` +- ``error`` (95 %).
+
+    The unit stands beside it (`LossBound`). A negative value is a gain.
+    """
+
+    value: float
+    error: NonNegative
+
+
+@dataclass(frozen=True)
+class LossBound:
+    """What a plan may lose: at most ``most``, in ``unit``. Carried out by fits it loses ``loss``.
+
+    The fits saw ``fitted_images``. The loss was measured on ``images`` others.
+    """
+
+    most: NonNegative
+    unit: str
+    loss: Loss
+    images: Count
+    fitted_images: Count
+
+
+@dataclass(frozen=True)
 class PlanPoint:
     """One of the best plans: predicted latency, and what it loses.
 
     Where the plan was carried out by fits, ``divergence`` is the mean of KL(original || fitted) in nats, and
-    ``agreement`` the share of images for which both rank the same class first, on images that were not fitted on.
+    ``agreement`` the share of images for which both rank the same class first, on images that were not fitted on. Where
+    the plan was tried under a bound, ``loss`` is what it loses, tuned, in the unit of the bound.
     """
 
     latency_ms: NonNegative
     importance_lost: NonNegative
     divergence: NonNegative | None = None
     agreement: NonNegative | None = None
+    loss: Loss | None = None
 
 
 @dataclass(frozen=True)
@@ -71,9 +98,10 @@ class Plan:
     """The ``merges`` to make in a network, in the order of its layers, and what they give under ``conditions``.
 
     The network takes ``original_ms`` +- ``original_error_ms`` (95 %) as it is. ``activations`` is how many it has.
-    ``importance`` is the unit of what merges lose. ``budget_ms`` is the limit that was asked for, None for the fastest
-    plan. ``frontier`` has all best plans, the fastest first: no other plan is both faster and loses less. ``notes`` are
-    sentences on what the prediction leaves out. ``network`` says what was planned, for people.
+    ``importance`` is the unit of what merges lose. ``budget_ms`` is the latency that was asked for, and ``max_loss``
+    the measured loss; None for both is the fastest plan. ``frontier`` has all best plans, the fastest first: no other
+    plan is both faster and loses less. ``notes`` are sentences on what the prediction leaves out. ``network`` says what
+    was planned, for people.
     """
 
     conditions: Conditions
@@ -86,6 +114,7 @@ class Plan:
     frontier: tuple[PlanPoint, ...]
     notes: tuple[str, ...] = ()
     network: str = ""
+    max_loss: LossBound | None = None
 
     def __post_init__(self) -> None:
         if not self.latency_ms > 0:

@@ -38,6 +38,29 @@ def test_a_run_that_has_its_network_needs_not_be_told_of_it_again(tmp_path):
     assert is_pretrained()
 
 
+def test_a_plan_has_a_limit_of_time_or_of_loss():
+    assert "--max-loss '0.5' --batch" in commands("plan", "RUN=r", "MAX_LOSS=0.5")[-1]
+    fit = commands("fit", "RUN=r", "MAX_LOSS=0.5")[-2]
+    assert "--max-loss '0.5'" in fit and "--measure" not in fit
+    assert commands("fit", "RUN=r", "SPEEDUP=1.2")[-2].endswith("--measure")
+
+
+def test_table_plan_and_benchmark_are_of_the_first_precision(tmp_path):
+    (tmp_path / "original.safetensors").touch()
+    given = (f"RUN={tmp_path}", "PRECISION=int8,fp32")
+    assert any("-m export segments --precision 'int8'" in line for line in commands("table", *given))
+    assert "--precision 'int8'" in commands("plan", *given)[-1]
+    assert commands("trt-bench", *given)[-1].endswith(f"'{tmp_path}/original.int8.onnx' '{tmp_path}/folded.int8.onnx'")
+    assert commands("trt-bench", "RUN=r")[-1].endswith("'r/original.onnx' 'r/folded.onnx'")
+
+
+def test_a_sweep_is_over_lambdas_or_over_speedups_by_one_table():
+    assert "--lambdas '1' '2'" in commands("sweep", "RUN=r", "LAMBDAS=1 2")[-1]
+    lines = commands("sweep", "RUN=r", "SPEEDUPS=1.1 1.2", "EPOCHS=3", "ENGINE=ray")
+    assert "sweep --run 'r' --speedups '1.1' '1.2' --finetune=" in lines[-1] and lines[-1].endswith("--engine 'ray'")
+    assert any("make --no-print-directory table" in line and "importance 'r' --from fit" in line for line in lines)
+
+
 def test_report_is_of_one_run_or_of_several():
     assert commands("report", "RUN=r")[-1].endswith("-m report 'r'")
     assert commands("report", "RUNS=r s")[-1].endswith("-m report 'r' 's' -o frontier.html")

@@ -6,11 +6,13 @@ from functools import partial
 
 from layer_folding import subcommands
 from layer_folding.catalogue import need
+from layer_folding.errors import InputError
 from layer_folding.fit_choices import is_choice
 from layer_folding.fold.reporting import table
 from layer_folding.subcommands import Command, parse
 
-from . import distributed, inputs, options, plan_files, sweep_results
+from . import budget_results, distributed, inputs, options, plan_files, sweep_results
+from .budgets import sweep_budgets
 from .evaluating import evaluate
 from .finetuning import finetune
 from .fitting import fit_run
@@ -18,6 +20,7 @@ from .prefolding import prefold
 from .pretraining import pretrain
 from .probing import probe
 from .settings import (
+    BudgetSettings,
     DataSettings,
     FinetuneSettings,
     FitSettings,
@@ -73,7 +76,12 @@ def _probe(given: argparse.Namespace) -> None:
 
 
 def _sweep(given: argparse.Namespace) -> None:
-    need("sweep", "matplotlib")  # gates.png and sweep.png
+    need("sweep", "matplotlib")  # gates.png, sweep.png, plan.png and frontier.png
+    if given.speedups:
+        _sweep_budgets(given)
+        return
+    if given.latency or given.importance:
+        raise InputError("--latency, --importance: are for --speedups; the table of prefold is one of its options")
     run = ["--run", str(given.run)]
     prefolding = parse(COMMANDS, ["prefold", *run, *given.prefold], PROGRAM)[1]
     finetuning = parse(COMMANDS, ["finetune", *run, *given.finetune], PROGRAM)[1]
@@ -87,6 +95,23 @@ def _sweep(given: argparse.Namespace) -> None:
     if done.points:
         print(sweep_results.as_text(done.points, done.original))
         print(f"wrote {given.run / 'sweep.csv'} and {given.run / 'sweep.png'}")
+    done.require()
+
+
+def _sweep_budgets(given: argparse.Namespace) -> None:
+    if given.prefold:
+        raise InputError("--prefold: a sweep over speed-ups fits in place of prefolding; leave it out")
+    finetuning = parse(COMMANDS, ["finetune", "--run", str(given.run), *given.finetune], PROGRAM)[1]
+    settings = BudgetSettings(
+        speedups=tuple(given.speedups),
+        finetune=options.settings(FinetuneSettings, finetuning),
+        engine=given.engine,
+    )
+    latency, importance = given.latency or given.run / "latency.csv", given.importance or given.run / "importance.csv"
+    done = sweep_budgets(given.run, settings, latency, importance, given.trust)
+    if done.points:
+        print(budget_results.as_text(done.points, done.original))
+        print(f"wrote {given.run / 'frontier.csv'} and {given.run / 'frontier.png'}")
     done.require()
 
 
@@ -141,8 +166,11 @@ COMMANDS = (
     ),
     Command(
         name="sweep",
-        description="Prefold, fine-tune and fold with several lambdas: accuracy against depth.",
-        example="layer-folding sweep --run runs/demo --lambdas 0.1 0.25 1 --prefold='--epochs 20'",
+        description="Prefold, fine-tune and fold with several lambdas: accuracy against depth. With --speedups: plan, "
+        "fit, fine-tune and fold for each of several speed-ups, by one latency table and one importance: accuracy "
+        "against speed-up. Each point has its own run folder; interrupted, the command goes on where it stopped.",
+        example="layer-folding sweep --run runs/demo --lambdas 0.1 0.25 1 --prefold='--epochs 20'\n"
+        "layer-folding sweep --run runs/demo --speedups 1.1 1.2 1.4 --finetune='--epochs 5'",
         add_options=options.sweep,
         function=_sweep,
     ),

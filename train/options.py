@@ -148,10 +148,19 @@ def probe(parser: argparse.ArgumentParser) -> None:
 def sweep(parser: argparse.ArgumentParser) -> None:
     """The options of a sweep."""
     _run(parser)
-    parser.add_argument(
+    over = parser.add_mutually_exclusive_group()
+    over.add_argument(
         "--lambdas", type=non_negative, nargs="+", default=[0.05, 0.1, 0.25, 0.5, 1.0], metavar="X",
         help="weights of the depth penalty, a run folder RUN/lambda-X for each (0.05 0.1 0.25 0.5 1)",
     )  # fmt: skip
+    over.add_argument(
+        "--speedups", type=positive, nargs="+", default=[], metavar="S",
+        help="plan, fit, finetune and fold for each of these speed-ups in place of lambdas, each in RUN/speedup-S",
+    )  # fmt: skip
+    for name in ("latency", "importance"):
+        parser.add_argument(
+            f"--{name}", type=Path, metavar="CSV", help=f"for --speedups: plan by this file (RUN/{name}.csv)"
+        )
     add_trust(parser)
     for stage in ("prefold", "finetune"):
         parser.add_argument(

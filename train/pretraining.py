@@ -17,7 +17,7 @@ _LASTING = ("model", *(field.name for field in fields(DataSettings)), "weights")
 
 
 def pretrain(run: Path, settings: PretrainSettings, weights: Path | None = None) -> Trained:
-    """Make original.safetensors in ``run``, and eval.npz and calib.npz beside it.
+    """Make original.safetensors in ``run``, and eval.npz, calib.npz and heldout.npz beside it.
 
     ``weights`` is a file to take in place of training. Raises InputError for settings or files that cannot be used,
     CheckError as `loop.train` does.
@@ -52,6 +52,7 @@ def pretrain(run: Path, settings: PretrainSettings, weights: Path | None = None)
     )
     data.save_eval_set(run / "eval.npz", dataset)
     data.save_calibration_set(run / "calib.npz", dataset)
+    data.save_held_out_set(run / "heldout.npz", dataset)
     return trained.finish(run, PRETRAIN, start.model, recipe)
 
 

@@ -82,3 +82,12 @@ class SweepSettings:
     prefold: PrefoldSettings
     finetune: FinetuneSettings
     engine: str = "sequential"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetSettings:
+    """Plan for each of ``speedups``, fit and fine-tune; ``engine`` is as in `SweepSettings`."""
+
+    speedups: tuple[float, ...]
+    finetune: FinetuneSettings
+    engine: str = "sequential"

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from layer_folding.errors import CheckError, NothingToFold
 from layer_folding.fold import checkpoints
@@ -21,6 +21,8 @@ from .finetuning import finetune
 from .prefolding import prefold
 from .settings import FinetuneSettings, PrefoldSettings, PretrainSettings, SweepSettings
 from .sweep_results import Original, Point
+
+PointKind = TypeVar("PointKind")
 
 
 @dataclass(frozen=True)
@@ -34,10 +36,10 @@ class PointStages:
 
 
 @dataclass(frozen=True)
-class Swept:
+class Swept(Generic[PointKind]):
     """The ``points`` that were reached, their ``original``, and what was wrong with the others by their folder."""
 
-    points: list[Point]
+    points: list[PointKind]
     original: Original
     failed: Mapping[str, str]
 
@@ -49,7 +51,7 @@ class Swept:
             raise CheckError(f"{len(self.failed)} of {count} points failed: {said}")
 
 
-def sweep(run: Path, settings: SweepSettings, latency: Path | None = None, trust: str | None = None) -> Swept:
+def sweep(run: Path, settings: SweepSettings, latency: Path | None = None, trust: str | None = None) -> Swept[Point]:
     """Train with each of the lambdas; write ``run``/sweep.csv and sweep.png.
 
     Args:
@@ -67,7 +69,7 @@ def sweep(run: Path, settings: SweepSettings, latency: Path | None = None, trust
         folder.name: (folder, PointStages(replace(settings.prefold, penalty=x), settings.finetune, latency, trust))
         for x, folder in folders.items()
     }
-    outcomes = (cluster.each if settings.engine == "ray" else _one_by_one)(run_point, tasks)
+    outcomes = run_points(run_point, tasks, settings.engine)
     points = [sweep_results.read(folder, x, trust) for x, folder in folders.items() if not outcomes[folder.name]]
     original = Original(sweep_results.depth_of(path, trust), recipe.accuracy[PRETRAIN.network])
     if points:
@@ -80,14 +82,29 @@ def sweep(run: Path, settings: SweepSettings, latency: Path | None = None, trust
 
 def run_point(folder: Path, stages: PointStages) -> str:
     """Run ``stages`` in ``folder``; what was wrong with the result of one, else "". Prints on stderr only."""
+
+    def train() -> None:
+        prefold(folder, stages.prefold, stages.latency, stages.trust)
+        finish(folder, stages.finetune, stages.trust)
+
+    return attempted(folder, train)
+
+
+def run_points(function: Callable[..., str], tasks: Mapping[str, tuple[Any, ...]], engine: str) -> dict[str, str]:
+    """What was wrong with each of ``tasks``, arguments of ``function``: one after the other, or on Ray."""
+    if engine == "ray":
+        return cluster.each(function, tasks)
+    return {name: function(*arguments) for name, arguments in tasks.items()}
+
+
+def attempted(folder: Path, work: Callable[[], None]) -> str:
+    """Do ``work`` in ``folder``, made a run folder with the original network of the run that it is in; what was wrong
+    with a result, else "". Prints on stderr only."""
     _share(folder.parent, folder)
     with contextlib.redirect_stdout(sys.stderr):
         print(f"sweep: {folder.name}", flush=True)
         try:
-            prefold(folder, stages.prefold, stages.latency, stages.trust)
-            finetune(folder, stages.finetune, stages.trust)
-            if not _folded(folder):
-                fold_run(folder, stages.trust)
+            work()
         except NothingToFold as error:  # a result like any other: this lambda is too small
             print(f"note: {error}")
         except CheckError as error:
@@ -96,8 +113,11 @@ def run_point(folder: Path, stages: PointStages) -> str:
     return ""
 
 
-def _one_by_one(function: Callable[..., str], tasks: Mapping[str, tuple[Any, ...]]) -> dict[str, str]:
-    return {name: function(*arguments) for name, arguments in tasks.items()}
+def finish(folder: Path, settings: FinetuneSettings, trust: str | None) -> None:
+    """Fine-tune and fold the prefolded network of ``folder``. Raises CheckError as the stages do."""
+    finetune(folder, settings, trust)
+    if not _folded(folder):
+        fold_run(folder, trust)
 
 
 def _folded(folder: Path) -> bool:
@@ -109,6 +129,6 @@ def _folded(folder: Path) -> bool:
 def _share(run: Path, folder: Path) -> None:
     """Make ``folder`` a run folder that begins with the original network of ``run``: by links, it may be large."""
     config.copy_stage(run, PRETRAIN.command, folder)
-    for name in (PRETRAIN.file, "eval.npz", "calib.npz"):
-        if not (folder / name).exists():
+    for name in (PRETRAIN.file, "eval.npz", "calib.npz", "heldout.npz"):
+        if (run / name).exists() and not (folder / name).exists():
             (folder / name).symlink_to(Path("..", name))

@@ -6,24 +6,33 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from torch import fx
+import torch
+from torch import fx, nn
 
 from layer_folding.fit_choices import MERGED as MERGED_KERNEL
 from layer_folding.segment_names import ACTIVE, APART, MERGED, fitted, segment_name
 
 from ..algebra.layers import is_weighted
 from ..fitting.parts import Part
+from ..graph.nodes import calls_function, module_of
 from ..regions.finding import Region
 from .spans import Span
+
+_PICKING = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.Flatten, nn.Dropout, nn.Identity)
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A network of a few layers to time: its ``name`` and ``module``, and its ``input_shape`` without the batch."""
+    """A network of a few layers to time: its ``name`` and ``module``, and its ``input_shape`` without the batch.
+
+    Where it ``feeds_layer``, its output goes into a layer with weights of the network, unchanged but for what picks and
+    moves values. An int8 network quantises such a value.
+    """
 
     name: str
     module: fx.GraphModule
     input_shape: tuple[int, ...]
+    feeds_layer: bool = False
 
 
 class Segments:
@@ -35,7 +44,7 @@ class Segments:
     def __init__(self, traced: fx.GraphModule):
         self._layers = [node for node in traced.graph.nodes if is_weighted(node)]
         self._names: dict[tuple[str, object], str] = {}
-        self._builders: dict[str, tuple[Callable[[], fx.GraphModule], tuple[int, ...]]] = {}
+        self._builders: dict[str, tuple[Callable[[], fx.GraphModule], tuple[int, ...], bool]] = {}
 
     def apart(self, span: Span) -> str:
         """The name of ``span`` as it is in the network."""
@@ -59,7 +68,7 @@ class Segments:
         return self._named(fitted(shape), region.layers, span, span.signature(region.removed), build)
 
     def __iter__(self) -> Iterator[Segment]:
-        return (Segment(name, build(), shape) for name, (build, shape) in self._builders.items())
+        return (Segment(name, build(), *others) for name, (build, *others) in self._builders.items())
 
     def _named(
         self, kind: str, nodes: Collection[fx.Node], span: Span, signature: object, build: Callable[[], fx.GraphModule]
@@ -68,5 +77,13 @@ class Segments:
             numbers = [i for i, layer in enumerate(self._layers) if layer in nodes]
             name = segment_name(kind, numbers[0], numbers[-1] + 1, self._builders)
             self._names[kind, signature] = name
-            self._builders[name] = build, span.input_shape
+            self._builders[name] = build, span.input_shape, _feeds_layer(span.end)
         return self._names[kind, signature]
+
+
+def _feeds_layer(value: fx.Node) -> bool:
+    return any(is_weighted(user) or (_picks_values(user) and _feeds_layer(user)) for user in value.users)
+
+
+def _picks_values(node: fx.Node) -> bool:
+    return isinstance(module_of(node), _PICKING) or calls_function(node, torch.flatten, "flatten")

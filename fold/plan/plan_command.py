@@ -9,23 +9,22 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from layer_folding.argument_types import positive, positive_count
+from layer_folding.argument_types import non_negative, positive, positive_count
 from layer_folding.catalogue import need
 from layer_folding.command_line import progress
 from layer_folding.errors import InputError
 from layer_folding.evalset import read_evalset
-from layer_folding.files import write_text
 from layer_folding.importance_tables import read_importance
 from layer_folding.latency_rows import read_chain
 from layer_folding.latency_tables import Table, read_table
 from layer_folding.outputs import SPLITS, output_file, output_folder
-from layer_folding.plans import Plan, write_plan
+from layer_folding.plans import Plan
 from layer_folding.subcommands import Command
 
 from .. import planning
 from ..networks import add_trust, classes_of, open_network
 from .chain_splits import optimal_splits, write_splits
-from .presenting import as_text, draw
+from .presenting import as_text, write
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +38,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch", type=positive_count, metavar="N", help="refuse a table of another batch size (any will do)"
     )
-    parser.add_argument("--precision", metavar="P", help="refuse a table of another precision, fp32 or fp16 (any)")
+    parser.add_argument("--precision", metavar="P", help="refuse a table of another precision, such as int8 (any)")
     parser.add_argument(
         "--importance",
         type=Path,
@@ -54,11 +53,20 @@ def _options(parser: argparse.ArgumentParser) -> None:
     limit.add_argument("--budget-ms", type=positive, metavar="X", help="plan for at most this latency, in ms")
     limit.add_argument("--speedup", type=positive, metavar="S", help="plan for at least this speed-up")
     limit.add_argument(
-        "--optimal",
-        type=Path,
-        metavar="CSV",
-        help="write no plan, but the fastest split of each row",
+        "--max-loss", type=non_negative, metavar="X",
+        help="plan the fastest network that loses at most X points of accuracy, as measured on fitted networks",
+    )  # fmt: skip
+    limit.add_argument(
+        "--optimal", type=Path, metavar="CSV", help="write the fastest split of each row of the table, and no plan"
     )
+    parser.add_argument(
+        "--held-out", type=Path, metavar="NPZ",
+        help="labelled images for --max-loss, other ones than in calib.npz (default: heldout.npz in the run folder)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--unlabelled", action="store_true",
+        help="take --max-loss as a divergence of the outputs, in nats, and use no labels",
+    )  # fmt: skip
     parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="folder to write to (default: the run folder)")
 
 
@@ -78,29 +86,50 @@ def _run(options: argparse.Namespace) -> None:
         raise InputError(
             f"{options.network}: is no run folder; give one that `make pretrain` has made, or -o DIR to write to"
         )
+    _check_measuring(options)
     output_folder("-o", folder)
     table = read_table(options.latency)
     _require(table, wanted)
     importance = read_importance(options.importance) if options.importance else None
     model, shape = open_network(options.network, options.input, options.trust)
-    images = _calibration(Path(options.network), model, shape) if options.measure else None
-    limits = {"speedup": options.speedup, "budget_ms": options.budget_ms}
-    example = torch.zeros(1, *shape)
-    chosen = planning.plan(model, example, table, importance=importance, images=images, progress=progress, **limits)
-    _write(folder, replace(chosen, network=options.network))
+    run, bounded = Path(options.network), options.max_loss is not None
+    images = _images(run, run / "calib.npz", model, shape)[0] if options.measure or bounded else None
+    held_out = _images(run, options.held_out or run / "heldout.npz", model, shape) if bounded else None
+    chosen = planning.plan(
+        model,
+        torch.zeros(1, *shape),
+        table,
+        speedup=options.speedup,
+        budget_ms=options.budget_ms,
+        max_loss=options.max_loss,
+        importance=importance,
+        images=images,
+        held_out=held_out[0] if held_out and options.unlabelled else held_out,
+        progress=progress,
+    )
+    write(folder, replace(chosen, network=options.network))
     for note in chosen.notes:
         print(f"note: {note}", file=sys.stderr)
     print(f"{as_text(chosen)}\nwrote {folder / 'plan.json'}, plan.txt and plan.png")
-    print(_next(Path(options.network), folder / "plan.txt") if chosen.merges else _nothing(chosen))
+    print(_next(run, folder, chosen) if chosen.merges else _nothing(chosen))
 
 
-def _calibration(run: Path, model: nn.Module, shape: Sequence[int]) -> Tensor:
-    """The calibration images of the run folder ``run``, normalised."""
+def _check_measuring(options: argparse.Namespace) -> None:
+    bounded = options.max_loss is not None
+    if bounded and options.measure:
+        raise InputError("--measure: --max-loss measures the plans that it tries; leave --measure out")
+    for name in ("held_out", "unlabelled"):
+        if getattr(options, name) and not bounded:
+            raise InputError(f"--{name.replace('_', '-')}: is for --max-loss; give a bound, or leave it out")
+
+
+def _images(run: Path, path: Path, model: nn.Module, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """The images of ``path``, normalised, and their labels, to measure plans for the run folder ``run``."""
     if not run.is_dir():
-        raise InputError(f"--measure: {run} is no run folder, so it has no calibration images; leave --measure out")
-    data = read_evalset(run / "calib.npz")
-    data.require(run / "calib.npz", shape, classes_of(model, shape))
-    return torch.from_numpy(data.inputs())
+        raise InputError(f"{run}: is no run folder, so it has no images to measure plans on; give a run folder")
+    data = read_evalset(path)
+    data.require(path, shape, classes_of(model, shape))
+    return torch.from_numpy(data.inputs()), torch.from_numpy(data.labels)
 
 
 def _require(table: Table, wanted: Mapping[str, str | int | None]) -> None:
@@ -120,21 +149,21 @@ def _write_optimal(latency: Path, output: Path) -> None:
     print(f"wrote {output}: the fastest splits of {len(rows)} segments")
 
 
-def _write(folder: Path, chosen: Plan) -> None:
-    write_plan(folder / "plan.json", chosen)
-    write_text(folder / "plan.txt", "".join(f"{line}\n" for line in chosen.lines))
-    draw(folder / "plan.png", chosen)
-
-
 def _nothing(chosen: Plan) -> str:
-    slower = len(chosen.frontier) == 1  # no merge was on offer
-    reason = "nothing is faster than the layers apart" if slower else "it is fast enough as it is"
+    if len(chosen.frontier) == 1:  # no merge was on offer
+        reason = "nothing is faster than the layers apart"
+    elif chosen.max_loss is not None:
+        reason = f"no plan that was tried loses at most {chosen.max_loss.most:g} {chosen.max_loss.unit}"
+    else:
+        reason = "it is fast enough as it is"
     return f"the plan is to fold nothing: keep the original network, {reason}"
 
 
-def _next(network: Path, removed: Path) -> str:
+def _next(network: Path, folder: Path, chosen: Plan) -> str:
     """How to carry out a plan for ``network``: in a run folder that has not been prefolded, stages are done once."""
-    stages = "make prefold fold export trt-bench"
+    stages, removed = "make prefold fold export trt-bench", folder / "plan.txt"
+    if chosen.max_loss is not None:
+        return f"to carry it out as it was measured: layer-folding fit {network} --plan {folder / 'plan.json'}"
     if not network.is_dir():
         return f"to carry it out, give {stages} PLAN={removed} and MODEL, DATA and WEIGHTS"
     if not (network / "prefold.safetensors").exists():
@@ -149,12 +178,14 @@ COMMAND = Command(
     name="plan",
     description="Choose by measured latency what to fold: which layers to merge, and where to fit one smaller layer. "
     "Without a budget, choose the fastest network: what the table does not show to be faster is left out, so that "
-    "folding never makes the network slower. Under a budget, choose what loses least importance. Write plan.json, "
+    "folding never makes the network slower. Under a budget, choose what loses least importance. With --max-loss, fit "
+    "some ten plans and measure them: the fastest within the bound. Write plan.json, "
     "plan.txt (the activations to remove, and fits as ACTIVATION=SHAPE) and plan.png. Exit code 1: no plan is as fast "
     "as the budget.",
     example="layer-folding plan runs/demo --latency runs/demo/latency.csv\n"
     "layer-folding plan runs/demo --latency runs/demo/latency.csv --importance runs/demo/importance.csv --speedup 1.3\n"
     "layer-folding plan runs/demo --latency runs/demo/latency.csv --measure\n"
+    "layer-folding plan runs/demo --latency runs/demo/latency.csv --max-loss 0.5\n"
     "layer-folding plan torchvision:resnet18 --input 3 224 224 --latency latency.csv -o plans/resnet18\n"
     "layer-folding plan --latency mobilenetv2-1.0-time.csv --optimal optimal.csv",
     add_options=_options,

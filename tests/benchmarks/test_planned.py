@@ -40,12 +40,14 @@ def chain():
 
 
 @pytest.mark.slow
-def test_a_small_network_goes_all_the_way(tmp_path, monkeypatch):
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_small_network_goes_all_the_way(tmp_path, monkeypatch, precision):
     monkeypatch.setattr(prediction, "SECONDS", 0.02)
     monkeypatch.setattr(planned, "measured_table", partial(planned.measured_table, seconds=0.01, bound=10))
     network = planned.Network("tests.benchmarks.test_planned:chain", 16, ("1",))
     monkeypatch.setattr(planned, "NETWORKS", {"tiny": network})
-    found = planned.run("tiny", tmp_path, 0.05)
+    found = planned.run("tiny", tmp_path, 0.05, precision)
+    assert {entry.network.precision for entry in found.bench.models} == {precision}
     models = {entry.name: entry for entry in found.bench.models}
     assert list(models) == ["original", "planned", "merged", "everything", "published"]
     depths = [models[name].network.depth for name in ("original", "everything", "published")]
@@ -74,19 +76,22 @@ def test_the_command_goes_on_where_its_file_ends_and_fails_where_planned_is_slow
     output = tmp_path / "planned.json"
     ran = []
 
-    def run(name, folder, seconds):
-        ran.append(name)
+    def run(name, folder, seconds, precision):
+        ran.append((name, precision))
         assert folder.is_dir()
         return result(original=2.0, planned=1.0 if name == "resnet20" else 3.0)
 
     def command(*names):
-        monkeypatch.setattr("sys.argv", ["planned", "--networks", *names, "-o", str(output)])
+        monkeypatch.setattr("sys.argv", ["planned", *names, "-o", str(output)])
         return command_line.run(planned.main)
 
     monkeypatch.setattr(planned, "run", run)
     assert command("resnet20") == 0
     assert command("resnet20", "resnet56") == 1
-    assert ran == ["resnet20", "resnet56"]
+    assert command("--precision", "int8", "resnet20") == 0
+    assert ran == [("resnet20", "fp32"), ("resnet56", "fp32"), ("resnet20", "int8")]
+    assert command("alexnet") == 2 and "alexnet: no network of this benchmark" in capsys.readouterr().err
+    assert command("resnet20", "resnet56") == 1
     out, err = capsys.readouterr()
     assert "EPYC" in out and err.startswith("error: planned is slower: resnet56 than original; ")
     output.write_text("{}")

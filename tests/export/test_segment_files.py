@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import fx, nn
 
+from layer_folding.errors import InputError
 from layer_folding.export import segment_files
 from layer_folding.export.segment_files import write_segments
 from layer_folding.fold.models import build
@@ -68,3 +69,38 @@ def test_segments_in_half_precision(tmp_path):
     assert {tensor.data_type for tensor in model.graph.initializer} == {onnx.TensorProto.FLOAT16}
     assert model.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT
     assert {entry.key: entry.value for entry in model.metadata_props}["layer_folding.precision"] == "fp16"
+
+
+def test_int8_segments_have_the_pairs_of_the_whole_network(tmp_path):
+    """Of each weighted layer in the network: quantised inputs, and what it gives quantised where a layer reads it."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 1)).eval()
+    index = write_segments(segments(model, torch.zeros(1, 3, 12, 12)), tmp_path, precision="int8")
+    whole, first = (
+        onnx.load(tmp_path / next(entry.file for entry in index.segments if name in entry.names))
+        for name in ("apart 0,3", "apart 0,2")
+    )
+    assert [node.op_type for node in whole.graph.node].count("DequantizeLinear") == 6
+    assert producer(whole, whole.graph.output[0].name) == "Conv"  # nothing reads it
+    assert producer(first, first.graph.output[0].name) == "DequantizeLinear"  # the last layer does
+    for model in (whole, first):
+        onnx.checker.check_model(model, full_check=True)
+        assert {entry.key: entry.value for entry in model.metadata_props}["layer_folding.precision"] == "int8"
+
+
+def test_a_segment_without_layers_has_nothing_to_quantise(tmp_path):
+    found = [Segment("none", fx.symbolic_trace(nn.Sequential(nn.ReLU())), (3, 8, 8))]
+    (entry,) = write_segments(found, tmp_path, precision="int8").segments
+    assert [node.op_type for node in onnx.load(tmp_path / entry.file).graph.node] == ["Relu"]
+    found = [Segment("none", found[0].module, (3, 8, 8), feeds_layer=True)]
+    (entry,) = write_segments(found, tmp_path, precision="int8").segments
+    operators = [node.op_type for node in onnx.load(tmp_path / entry.file).graph.node]
+    assert operators == ["Relu", "QuantizeLinear", "DequantizeLinear"]
+
+
+def test_half_scales_need_an_opset(tmp_path):
+    with pytest.raises(InputError, match="QuantizeLinear takes fp16 from opset 19 on"):
+        write_segments([], tmp_path, opset=17, precision="int8-fp16")
+
+
+def producer(model: onnx.ModelProto, tensor: str) -> str:
+    return next(node.op_type for node in model.graph.node if tensor in node.output)

@@ -11,7 +11,16 @@ import torch
 from PIL import Image
 
 from layer_folding.errors import InputError
-from layer_folding.train.data import RGB_MEAN, RGB_STD, load, save_calibration_set, save_eval_set
+from layer_folding.train.data import (
+    RGB_MEAN,
+    RGB_STD,
+    calibration_images,
+    load,
+    save_calibration_set,
+    save_eval_set,
+    save_held_out_set,
+)
+from layer_folding.train.settings import FitSettings
 
 
 @pytest.fixture(autouse=True)
@@ -325,3 +334,16 @@ def test_calibration_set_is_training_images_of_all_classes_alike(tmp_path):
     np.testing.assert_array_equal(first["images"], second["images"])
     train = {image.tobytes() for image in digits.train.images.numpy()}
     assert first["images"].shape == (55, 1, 8, 8) and all(image.tobytes() in train for image in first["images"])
+
+
+def test_images_held_out_are_training_images_that_no_fit_and_no_calibration_sees(tmp_path, folder):
+    digits = load("digits", 8)
+    save_calibration_set(tmp_path / "calib.npz", digits)
+    save_held_out_set(tmp_path / "heldout.npz", digits)
+    fitted, held_out = (np.load(tmp_path / name)["images"] for name in ("calib.npz", "heldout.npz"))
+    train = sorted(image.tobytes() for image in digits.train.images.numpy())
+    assert len(fitted) == 1024 and sorted(image.tobytes() for image in [*fitted, *held_out]) == train
+    drawn = calibration_images(digits, FitSettings.images, FitSettings.seed).images.numpy()
+    np.testing.assert_array_equal(drawn, fitted)  # a plan is measured with the fits that `fit` makes
+    save_held_out_set(tmp_path / "none.npz", load(str(folder)))
+    assert not (tmp_path / "none.npz").exists()  # the calibration set has all images

@@ -211,6 +211,37 @@ def test_a_plan_for_a_prefolded_run_goes_to_another_folder(folder, capsys):
     assert f"RUN={folder}-planned PLAN={folder / 'plan.txt'} WEIGHTS={folder / 'original.safetensors'}" in said
 
 
+@pytest.mark.slow
+def test_a_plan_within_a_measured_loss(folder, capsys):
+    write_images(folder / "calib.npz", 160)
+    write_images(folder / "heldout.npz", 50)
+    arguments = ("plan", folder, "--latency", folder / "latency.csv", "--max-loss", 100)
+    assert call(*arguments) == 0
+    plan = read_plan(folder / "plan.json")
+    assert plan.merges and plan.max_loss.loss.value <= plan.max_loss.most == 100
+    assert (plan.max_loss.unit, plan.max_loss.images, plan.max_loss.fitted_images) == ("points of accuracy", 50, 160)
+    out = capsys.readouterr().out
+    assert out.splitlines()[-1].endswith(f"layer-folding fit {folder} --plan {folder / 'plan.json'}")
+    assert call(*arguments[:-1], 0, "--unlabelled") == 0
+    assert read_plan(folder / "plan.json").max_loss.unit == "nats of KL divergence"
+    assert "keep the original network, no plan that was tried loses at most 0 nats" in capsys.readouterr().out
+
+
+def test_a_bound_needs_images_that_were_not_fitted_on(folder, capsys):
+    arguments = ("plan", folder, "--latency", folder / "latency.csv")
+    write_images(folder / "calib.npz")
+    for given, message in {
+        ("--max-loss", 1): "heldout.npz: no such file",
+        ("--max-loss", 1, "--measure"): "--measure: --max-loss measures the plans that it tries",
+        ("--max-loss", 1, "--speedup", 1.1): "not allowed with argument",
+        ("--unlabelled",): "--unlabelled: is for --max-loss",
+        ("--held-out", "x.npz"): "--held-out: is for --max-loss",
+    }.items():
+        assert call(*arguments, *given) == 2
+        err = capsys.readouterr().err
+        assert message in err and err.count("\n") == 1, err
+
+
 def read_losses(folder: Path) -> dict[str, float]:
     with open(folder / "importance.csv", newline="") as file:
         return {row["activations"]: float(list(row.values())[2]) for row in csv.DictReader(file)}
