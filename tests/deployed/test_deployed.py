@@ -1,7 +1,5 @@
 """Networks of packages that people deploy, whole and unmodified: from scanning to a file that runs; random weights."""
 
-import os
-
 import onnxruntime
 import pytest
 import torch
@@ -123,7 +121,7 @@ def test_the_graph_is_the_network(make, is_baked):
     graph = trace(model, torch.rand(1, 3, 64, 64), share_weights=True)
     with torch.no_grad():
         if is_baked:
-            with pytest.raises(lf.InputError, match="it was traced for .*64 on axis 2"):
+            with pytest.raises(lf.InputError, match=r"it was traced for .*64 on axis 2"):
                 graph(other)
         else:
             assert relative(graph(other), model(other)) <= 1e-4
