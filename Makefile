@@ -58,7 +58,7 @@ measured = $(MAKE) --no-print-directory table && $(PY) -m fold importance $(run)
 planned = $(if $(call there,$(RUN)/plan.json),--plan $(call run,/plan.json))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast coverage fuzz fuzz-files bench gpu-check docs-check support lint pretrain prefold fit table plan fold sweep export trt-bench report
+.PHONY: help setup demo test test-fast coverage fuzz fuzz-files bench gpu-check docs docs-check support lint pretrain prefold fit table plan fold sweep export trt-bench report
 .PHONY: types jetson-setup clean
 .NOTPARALLEL:
 
@@ -88,18 +88,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(READY) ## the whole pipeline on handwritten digits, in minutes: train, prefold, fold, export, bench
-	@$(MAKE) --no-print-directory demo-stages RUN=runs/demo MODEL=mobilenetv2-digits DATA=digits WEIGHTS=
-
-.PHONY: demo-stages
-demo-stages:
-	@$(PY) -m train pretrain --run $(run) --model $(call quote,$(MODEL)) --data $(call quote,$(DATA)) --epochs 10 --batch 64
-	@$(PY) -m train prefold --run $(run) --epochs 8 --batch 64
-	@$(PY) -m train finetune --run $(run) --epochs 6 --batch 64
-	@$(PY) -m fold fold $(run)
-	@$(MAKE) --no-print-directory export trt-bench RUN=$(run)
-	@echo
-	@echo files in $(run)": original.onnx and folded.onnx to deploy, gates.png, metrics.csv, fold.json, bench.json; as a page:"
-	@$(PY) -m report $(run)
+	@$(PY) -m layer_folding demo --run runs/demo
 
 # Tests in parallel, one thread each, a file at a time; then those that measure time or need all cores, by themselves.
 PARALLEL := OMP_NUM_THREADS=1 $(PY) -m pytest -q -n auto --maxprocesses 8 --dist loadfile
@@ -135,6 +124,10 @@ gpu-check: $(READY) ## all that needs a GPU, on a machine with one: tests, CUDA 
 
 docs-check: $(READY) ## run every command block of README.md and docs/, but for those that say why not; ten minutes
 	@$(PY) -m tests.docs
+
+docs: $(READY) ## the API reference, from the docstrings: site/index.html; a warning is an error
+	@$(PY) -m sphinx -W --keep-going -q -b html -d .cache/sphinx docs/api site
+	@echo site/index.html
 
 support: $(READY) ## which networks of torchvision and timm fold, and which become engines: docs/support.md; two hours
 	@$(PY) -m benchmarks.support -o docs/support.md
@@ -213,4 +206,4 @@ else
 endif
 
 clean: ## remove .venv and caches, not runs/
-	rm -rf $(VENV) .cache .pytest_cache .ruff_cache .hypothesis *.egg-info build
+	rm -rf $(VENV) site .cache .pytest_cache .ruff_cache .hypothesis *.egg-info build

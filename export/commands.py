@@ -43,7 +43,10 @@ def _options(parser: argparse.ArgumentParser) -> None:
         "networks", nargs="+", type=Path, metavar="NETWORK", help="a .safetensors file of a run, or an .onnx file"
     )
     parser.add_argument(
-        "-o", "--output", type=Path, help="a folder, or a name.onnx for one network (default: beside the checkpoint)"
+        "-o",
+        "--output",
+        type=Path,
+        help="folder to write to, or a name.onnx of one network (beside the checkpoint)",
     )
     parser.add_argument(
         "--precision",

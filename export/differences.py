@@ -12,6 +12,9 @@ import numpy as np
 _APART = 32  # channels whose largest values differ by more do not belong to one group
 _ENOUGH = 64  # values of a channel, for the largest to tell its size: a score of a few images may be near 0 by chance
 _NOISE = 1e-4  # of an output: what is smaller is rounding of larger values, and has no size of its own
+# Small values can be sums of large ones, of which each is rounded. So a group of small channels may be off by half of
+# what the whole output may be off, as long as that is less than a quarter of its own size.
+_ROUNDING, _LOST = 0.5, 0.25
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,11 @@ class Output:
             for start, end in groups:
                 size = max(sizes[start:end].max(), _NOISE * sizes.max())
                 difference = self.differences[axis][start:end].max()
+                error = difference / size if size else difference
+                if size < sizes.max():
+                    error = max(difference / (size + _ROUNDING * sizes.max()), error - _LOST)
                 part = f", channels {start} to {end - 1} of axis {axis}" if len(groups) > 1 else ""
-                found.append(Difference(float(difference / size if size else difference), found[0].where + part))
+                found.append(Difference(float(error), found[0].where + part))
         return max(found, key=lambda each: each.error)
 
 
@@ -77,11 +83,26 @@ def _by_channel(values: np.ndarray, axis: int) -> np.ndarray:
 
 
 def _groups(sizes: np.ndarray) -> list[tuple[int, int]]:
-    """Runs of neighbouring channels whose largest values are of one order, as (first, behind the last)."""
+    """Runs of neighbouring channels whose largest values are of one order, as (first, behind the last).
+
+    One channel alone that differs from both its neighbours, which are of one order, is taken for one of theirs.
+    """
     edges, low, high = [0], sizes[0], sizes[0]
     for index, size in enumerate(sizes):
         low, high = min(low, size), max(high, size)
-        if high > _APART * max(low, _NOISE * sizes.max()):
+        if _are_apart(low, high, sizes):
             edges.append(index)
             low = high = size
-    return [*zip(edges, [*edges[1:], len(sizes)], strict=True)]
+    groups: list[tuple[int, int]] = []
+    for start, end in zip(edges, [*edges[1:], len(sizes)], strict=True):
+        if len(groups) > 1 and groups[-1][1] - groups[-1][0] == 1:
+            around = [sizes[slice(*groups[-2])].max(), sizes[start:end].max()]
+            if not _are_apart(min(around), max(around), sizes):
+                start = groups[-2][0]
+                del groups[-2:]
+        groups.append((start, end))
+    return groups
+
+
+def _are_apart(low: float, high: float, sizes: np.ndarray) -> bool:
+    return high > _APART * max(low, _NOISE * sizes.max())

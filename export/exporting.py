@@ -39,7 +39,9 @@ class Source:
 
 @dataclass(frozen=True)
 class Exported:
-    """A file that was written: its ``nodes`` before and after simplifying, and its largest ``error`` over the largest
+    """The file ``path`` that was written, in ``precision``.
+
+    ``nodes`` are the nodes of its graph before and after simplifying. ``error`` is its largest error over the largest
     output, which is the smallest tolerance at which the file passes. ``accuracy`` is a fraction, where it was measured.
     """
 
@@ -65,12 +67,22 @@ def export(
 ) -> Exported:
     """Write ``model``, as it is in eval mode, to ``path`` as a simplified ONNX file, and compare the two.
 
-    ``example`` is one image [1,C,H,W] (or a batch). The file takes ``input`` [batch,C,H,W] and gives ``logits``; the
-    batch size is open, or fixed to ``batch``; height and width are fixed, or open with ``dynamic_size``. ``precision``
-    is "fp32", "fp16", "int8" or "int8-fp16" (int8 with the rest in fp16); ``keep`` names nodes or operators that stay
-    in fp32. ``images`` [N,C,H,W], as the network takes them, are what int8 is calibrated on by ``method`` ("minmax",
-    "entropy", "percentile"). Other precisions compare on them, besides noise.
+    The file takes ``input`` [batch,C,H,W] and gives ``logits``.
 
+    Args:
+        model: any network that PyTorch's exporter can translate; it is not modified.
+        example: one image [1,C,H,W], or a batch.
+        path: the file to write.
+        precision: "fp32", "fp16", "int8", or "int8-fp16" (int8 with the rest in fp16).
+        images: [N,C,H,W], as the network takes them. int8 is calibrated on these images. Other precisions compare on
+            these images, besides noise.
+        method: how int8 is calibrated: "minmax", "entropy" or "percentile".
+        keep: names of nodes or operators that stay in fp32.
+        opset: the ONNX opset; 17 for TensorRT 8.6.
+        batch: the batch size that the file is fixed to; None: any.
+        dynamic_size: leave height and width open.
+
+    Example:
         >>> import torch
         >>> import layer_folding as lf
         >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU())

@@ -14,7 +14,9 @@ import torch
 from torch import nn
 
 from layer_folding.errors import CheckError, InputError
+from layer_folding.fold.graph.baked import SizeCheck
 
+from .network_outputs import return_flat
 from .opsets import step_down
 
 _PROTOBUF_LIMIT = 2**31  # bytes; one ONNX file cannot be larger
@@ -27,8 +29,9 @@ def lower(
     """Translate ``model`` (as in eval mode; it is not modified) to ONNX with its weights inside.
 
     ``example`` is [N,C,H,W], N any; the result takes ``input`` [batch,C,H,W] and gives ``logits`` [batch,...], where
-    batch is dynamic, or the number ``batch``, and the rest fixed. With ``dynamic_size`` H and W are dynamic too. Nodes
-    are named after the PyTorch module that they come from.
+    batch is dynamic, or the number ``batch``, and the rest fixed. With ``dynamic_size`` H and W are dynamic too.
+    Several outputs are named after where they are in what the model returns (`export.network_outputs`). Nodes are
+    named after the PyTorch module that they come from.
 
     Raises ``InputError`` where the model cannot be traced or translated, or depends on a size that is to be dynamic,
     and ``CheckError`` where the exporter produced an opset that is not ``opset``.
@@ -41,13 +44,14 @@ def lower(
         dimensions |= dict.fromkeys((2, 3), torch.export.Dim.DYNAMIC)  # not Dim: a stride limits what sizes it takes
     # a batch of 1 would be taken for a constant where it is to be dynamic
     example = example[:1].detach().cpu().expand(batch or 2, *example.shape[1:]).clone()
-    program = _trace(model, example, dimensions)
+    _require_open(model, batch, dynamic_size=dynamic_size)
+    program, names = _trace(model, example, dimensions)
     try:
         with _quiet():
             exported = torch.onnx.export(
                 program,
                 input_names=["input"],
-                output_names=["logits"],
+                output_names=names,
                 opset_version=max(opset, _EXPORTERS_OLDEST),
                 dynamo=True,
                 verbose=False,
@@ -64,8 +68,6 @@ def lower(
     produced = next(entry.version for entry in proto.opset_import if entry.domain == "")
     if produced != opset:
         raise CheckError(f"opset {opset} was asked for, the exporter produced opset {produced}; use --opset {produced}")
-    if len(proto.graph.output) != 1:
-        raise InputError(f"the model has {len(proto.graph.output)} outputs; export takes models that return one tensor")
     if dynamic_size:
         _name_size(proto.graph)
     _strip_metadata(proto)
@@ -75,11 +77,26 @@ def lower(
     return proto
 
 
-def _trace(model: nn.Module, example: torch.Tensor, dimensions: dict) -> torch.export.ExportedProgram:
+def _require_open(model: nn.Module, batch: int | None, *, dynamic_size: bool) -> None:
+    """Raise InputError where a size that was baked in when ``model`` was traced is to be another one, or dynamic."""
+    for baked in [module.sizes for module in model.modules() if isinstance(module, SizeCheck)]:
+        if batch != baked.get(0, batch):
+            raise InputError(
+                f"the network was traced for a batch of {baked[0]}; give --batch {baked[0]}, batch={baked[0]}"
+            )
+        if dynamic_size and {2, 3} & baked.keys():
+            raise InputError("the network was traced for one image size, so its size cannot be dynamic")
+
+
+def _trace(model: nn.Module, example: torch.Tensor, dimensions: dict) -> tuple[torch.export.ExportedProgram, list[str]]:
+    """The operations of ``model``, which is changed to return tensors only, and the names of the outputs."""
     # Not left to torch.onnx.export, which would silently fall back on fixed sizes.
     try:
         with _quiet(), torch.no_grad():
-            return torch.export.export(model, (example,), dynamic_shapes=(dimensions,), strict=False)
+            names = return_flat(model, example)
+            return torch.export.export(model, (example,), dynamic_shapes=(dimensions,), strict=False), names
+    except InputError:
+        raise
     except Exception as error:  # whatever the model's own forward may raise, too
         if "Constraints violated" in str(error):
             if len(dimensions) > 1:
@@ -88,7 +105,7 @@ def _trace(model: nn.Module, example: torch.Tensor, dimensions: dict) -> torch.e
                 ) from error
             raise InputError(
                 "the model works only for some batch sizes, so its batch cannot be dynamic; "
-                "take the batch size from the input, as in x.flatten(1)"
+                "take the batch size from the input, as in x.flatten(1), or fix it: --batch 1, batch=1"
             ) from error
         raise InputError(
             f"torch.export cannot trace the model: {_first_line(error)}; rewrite that part of forward so that "

@@ -103,7 +103,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--opset", type=count, default=20, help="ONNX opset; TensorRT 8.6 needs 17 (%(default)s)")
     parser.add_argument("--batch", type=positive_count, help="fix the batch size (default: any)")
     parser.add_argument("--precision", choices=TOLERANCES, default="fp32", help="precision of the files (%(default)s)")
-    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="where to write (default: NETWORK/segments)")
+    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="folder to write to (NETWORK/segments)")
 
 
 def _segments(options: argparse.Namespace) -> None:

@@ -15,6 +15,7 @@ from layer_folding.errors import CheckError, InputError
 from layer_folding.evalset import EvalSet
 
 from .differences import Difference, Output, worst
+from .network_outputs import tensors_of
 
 TOLERANCE = 1e-4  # of the output scale: float32 rounding through a few hundred layers stays well below
 _BATCHES = (1, 5)  # one image is the special case of many shape computations; 5 is neither 1 nor the traced batch of 2
@@ -160,19 +161,9 @@ def _function(network: Network) -> Callable[[list[np.ndarray]], list[np.ndarray]
 
     def run(inputs: list[np.ndarray]) -> list[np.ndarray]:
         with torch.no_grad():
-            return [value.numpy() for value in _tensors(model(*map(torch.from_numpy, inputs)))]
+            return [value.numpy() for value in tensors_of(model(*map(torch.from_numpy, inputs)))]
 
     return run
-
-
-def _tensors(output: object) -> list[torch.Tensor]:
-    """The tensors of what a network returns, in their order, in which an ONNX file has them as well."""
-    if isinstance(output, torch.Tensor):
-        return [output]
-    if isinstance(output, (dict, list, tuple)):
-        values = output.values() if isinstance(output, dict) else output
-        return [tensor for value in values for tensor in _tensors(value)]
-    raise InputError(f"the network returns a {type(output).__name__}; give one that returns tensors, or a dict of them")
 
 
 def _onnx_function(session: onnxruntime.InferenceSession) -> Callable[[list[np.ndarray]], list[np.ndarray]]:

@@ -45,7 +45,11 @@ class Merge:
 
 @dataclass(frozen=True)
 class FoldResult:
-    """``model`` with its regions merged; what was ``folded``, what was ``skipped`` and why, the largest error."""
+    """What `fold` did.
+
+    ``model`` has the layers merged. ``folded`` has an entry for each merged layer, ``skipped`` an entry for each layer
+    that stays, with the reason. ``max_error`` is the largest difference, relative to the largest output, in float64.
+    """
 
     model: fx.GraphModule
     folded: list[Merge]
@@ -55,7 +59,11 @@ class FoldResult:
 
 @dataclass(frozen=True)
 class Scan:
-    """What could be folded if the activations of each candidate were removed; what could not, and why."""
+    """What could be folded.
+
+    ``candidates`` are the merges that would be possible without the activations that each of them names. ``skipped``
+    has the layers that would stay, with the reasons.
+    """
 
     candidates: list[Merge]
     skipped: list[Skipped]
@@ -126,11 +134,18 @@ def scan(
 ) -> Scan:
     """A dry run: the regions that would merge if every activation that is in the way, and only those, were removed.
 
-    Takes what `fold` takes, in any mode and with its activations in place, and raises InputError as `fold` does.
     Padding is taken as hoisted, except in the multiply-accumulates before merging: those are of ``model`` as it is.
-    ``activations`` are functions and classes to be taken for activations too, and ``average_pooling`` takes average
-    poolings for convolutions, see `fold.graph.tracing.trace`.
 
+    Args:
+        model: a network in any mode, with its activations in place; it is not modified.
+        example: one input batch `[batch, in, *spatial]`; only its shape, dtype and device matter.
+        activations: functions and module classes to be taken for activations too, see `fold.graph.tracing.trace`.
+        average_pooling: take average poolings for convolutions.
+
+    Raises:
+        InputError: the network cannot be traced, or does not accept ``example``.
+
+    Example:
         >>> import torch, layer_folding as lf
         >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 3))
         >>> [merge.activations for merge in lf.scan(model, torch.rand(1, 3, 16, 16)).candidates]

@@ -170,6 +170,7 @@ def linearize(
     Raises:
         InputError: the network cannot be traced, or has no such activation.
 
+    Example:
         >>> import torch, layer_folding as lf
         >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 3))
         >>> gated = lf.linearize(model, torch.rand(1, 3, 16, 16))
@@ -212,10 +213,17 @@ def _affine_gate(node: fx.Node, activation: nn.Module) -> Linearizable:
 def gates(model: nn.Module) -> dict[str, Linearizable]:
     """The gates of ``model`` by name, in the order of its modules.
 
-    >>> import torch, layer_folding as lf
-    >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 3))
-    >>> {name: gate.alpha.item() for name, gate in lf.gates(lf.linearize(model, torch.rand(1, 3, 16, 16))).items()}
-    {'1': 0.0}
+    Args:
+        model: a network from `linearize`, or any other, which has no gates.
+
+    A network without gates gives an empty dictionary. Nothing is raised.
+
+    Example:
+        >>> import torch, layer_folding as lf
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 3))
+        >>> gated = lf.linearize(model, torch.rand(1, 3, 16, 16))
+        >>> {name: gate.alpha.item() for name, gate in lf.gates(gated).items()}
+        {'1': 0.0}
     """
     return {name: module for name, module in model.named_modules() if isinstance(module, Linearizable)}
 
@@ -229,10 +237,16 @@ def depth_penalty(model: nn.Module, *, weights: Mapping[str, float] | None = Non
     network loses less with an affine map than with the identity in place of an activation. For gates towards the
     identity the penalty is that of the paper (section 3), `sum w |1 - alpha^2|`.
 
-    ``weights`` gives each gate its ``w``, for example the time that its removal saves; None is 1 for all, as in the
-    paper. Raises InputError if there is no gate, which would make the loss a constant, and if the names in ``weights``
-    are not those of the gates.
+    Args:
+        model: a network from `linearize`.
+        weights: the ``w`` of each gate by its name, for example the time that its removal saves; None is 1 for all, as
+            in the paper.
 
+    Raises:
+        InputError: there is no gate, which would make the loss a constant, or the names in ``weights`` are not those of
+            the gates.
+
+    Example:
         >>> import torch, layer_folding as lf
         >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 3))
         >>> gated = lf.linearize(model, torch.rand(1, 3, 16, 16))
@@ -279,13 +293,20 @@ def is_open(gate: Linearizable, threshold: float = THRESHOLD) -> bool:
 def harden(model: nn.Module, *, threshold: float = THRESHOLD) -> nn.Module:
     """A copy of ``model`` without gates: the linear map where ``alpha >= threshold``, else the activation.
 
-    >>> import torch, layer_folding as lf
-    >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 3))
-    >>> gated = lf.linearize(model, torch.rand(1, 3, 16, 16))
-    >>> lf.gates(gated)["1"].alpha.data.fill_(1.0)  # as training would
-    tensor(1.)
-    >>> [merge.layers for merge in lf.fold(lf.harden(gated).eval(), torch.rand(1, 3, 16, 16)).folded]
-    [('0', '2')]
+    Args:
+        model: a network from `linearize`, trained or not; it is not modified.
+        threshold: a gate counts as open from this ``alpha`` on.
+
+    Without gates the copy is equal to ``model``. Nothing is raised.
+
+    Example:
+        >>> import torch, layer_folding as lf
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 3))
+        >>> gated = lf.linearize(model, torch.rand(1, 3, 16, 16))
+        >>> lf.gates(gated)["1"].alpha.data.fill_(1.0)  # as training would
+        tensor(1.)
+        >>> [merge.layers for merge in lf.fold(lf.harden(gated).eval(), torch.rand(1, 3, 16, 16)).folded]
+        [('0', '2')]
     """
     hard = copy.deepcopy(model)
     for name, gate in gates(hard).items():

@@ -110,8 +110,12 @@ def load(path: str | Path, *, trust: str | None = None) -> nn.Module:
         >>> lf.load("net.safetensors", trust=network)
         Linear(in_features=4, out_features=2, bias=True)
 
-    ``trust`` names code of your own, "package.module:function", where the file asks for it: no other code is imported.
-    Raises InputError for a file that is missing or damaged, and for one that asks for code that is not trusted.
+    Args:
+        path: the checkpoint.
+        trust: code of your own, "package.module:function", that the file may call; no other code is imported.
+
+    Raises:
+        InputError: the file is missing or damaged, or asks for code that is not trusted.
     """
     recipe, weights = checkpoints.read(path)
     if recipe.gate is not None and recipe.planned:

@@ -29,7 +29,7 @@ if sys.version_info < (3, 10):  # noqa: UP036  such as on a board with JetPack 5
 
 from . import catalogue
 
-__version__ = "0.2.0.dev0"
+__version__ = "0.2.0"
 
 # Each public name, and the module that defines the name; "" for the packages that can be called.
 _PUBLIC = {

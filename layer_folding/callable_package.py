@@ -18,5 +18,6 @@ def make_callable(package: str, function: Callable[..., object]) -> None:
 
     module = sys.modules[package]
     module.__class__ = CallablePackage
+    module.__dict__["__module__"] = function.__module__  # where the source is
     module.__dict__["__signature__"] = inspect.signature(function)
     module.__doc__ = f"{inspect.getdoc(function)}\n\nThe package:\n\n{module.__doc__}"

@@ -21,6 +21,7 @@ class Group:
 
 
 GROUPS = (
+    Group("demo", "train,export,report", "see all of it", {"demo": "run all stages on handwritten digits, in minutes"}),
     Group(
         "train",
         "train",
@@ -64,7 +65,7 @@ GROUPS = (
             "bench": "time ONNX networks against each other",
             "build": "build TensorRT engines into the cache",
             "table": "measure the latency table for a plan",
-            "show": "print results of bench again, or compare several",
+            "show": "tell what is in a checkpoint, an ONNX file, a table, a plan, a result or a run folder",
         },
     ),
     Group("report", "report", "show the result", {"report": "write one page for each run folder"}),

@@ -15,13 +15,10 @@ from .subcommands import chosen
 
 PROGRAM = "layer-folding"
 _EXAMPLE = f"""\
-example, from nothing to two ONNX files that are timed against each other:
-  {PROGRAM} pretrain --run runs/demo --model mobilenetv2-digits --data digits --epochs 10 --batch 64
-  {PROGRAM} prefold  --run runs/demo --epochs 8 --batch 64 --lambda 1
-  {PROGRAM} finetune --run runs/demo --epochs 6 --batch 64
-  {PROGRAM} fold   runs/demo
-  {PROGRAM} export runs/demo/original.safetensors runs/demo/folded.safetensors
-  {PROGRAM} bench  runs/demo/original.onnx runs/demo/folded.onnx"""
+examples:
+  {PROGRAM} demo                                              # all stages on handwritten digits, in minutes
+  {PROGRAM} show runs/demo                                    # what is in the files of a run
+  {PROGRAM} scan torchvision:resnet50 --input 3 224 224       # what would fold in a network"""
 
 
 def main() -> int:

@@ -27,7 +27,8 @@ class Importance:
 
         lf.Importance({("layer1.0.relu",): 0.02, ("layer1.0.relu", "layer1.1.relu"): 0.05}, "cross entropy")
 
-    Raises InputError for a loss that is negative or not finite, and for a set or a fit that is there twice.
+    ``source`` is what messages call the table. Raises InputError for a loss that is negative or not finite, and for a
+    set or a fit that is there twice.
     """
 
     losses: Mapping[tuple[str, ...], float]
@@ -66,6 +67,9 @@ def read_importance(path: str | Path) -> Importance:
         >>> import layer_folding as lf
         >>> lf.read_importance("run/importance.csv").losses
         {('1',): 0.02}
+
+    Args:
+        path: the importance.csv.
 
     Raises:
         InputError: the file is missing, or is not such a table.

@@ -84,10 +84,11 @@ class TimedSegment:
 
 @dataclass(frozen=True)
 class Table:
-    """The segments of a network with their times, and where and how they were measured.
+    """The ``segments`` of a network with their times in ms, and where and how they were measured.
 
-    ``device`` is the record of the device's state, with its ``name``. ``reason`` says why this runtime was chosen. A
-    table that is not ``complete`` can only be measured further. ``source`` is what messages call the table.
+    ``runtime`` timed them with these ``settings``. ``device`` is the record of the device's state, with its ``name``.
+    ``reason`` says why this runtime was chosen. A table that is not ``complete`` can only be measured further.
+    ``source`` is what messages call the table.
     """
 
     runtime: str
@@ -145,6 +146,9 @@ def read_table(path: str | Path) -> Table:
         >>> import layer_folding as lf
         >>> lf.read_table("run/latency.csv").complete
         True
+
+    Args:
+        path: the latency.csv, with the JSON file beside it.
 
     Raises:
         InputError: a file is missing or damaged, not all segments are measured yet, or the two files say different

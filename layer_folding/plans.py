@@ -190,6 +190,9 @@ def read_plan(path: str | Path) -> Plan:
         >>> lf.read_plan("run/plan.json").speedup >= 1
         True
 
+    Args:
+        path: the plan.json.
+
     Raises:
         InputError: the file is missing, damaged, or of another version.
     """

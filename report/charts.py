@@ -1,10 +1,12 @@
 """The charts of a run: accuracy by step, gates by epoch, latency samples."""
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 import matplotlib
 import numpy as np
 from markupsafe import Markup
+from matplotlib.axes import Axes
 
 from layer_folding.bench_results import ModelRecord
 from layer_folding.epoch_records import Epoch
@@ -28,14 +30,17 @@ def accuracies(steps: dict[str, float]) -> Markup:
         axes = drawn.add_subplot()
         axes.axhline(values[0], color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)))
         axes.plot(names, values, color=ACCENT, linewidth=1.6, marker="o", markersize=5)
+        room = _room(values)
         for place, value in enumerate(values):
-            below = value < np.mean(values)  # there the line comes from above
+            around = np.mean(values[max(place - 1, 0) : place + 2])
+            below = value < around or 0 < values[0] - value < room  # where the line or the dashed line is above
             axes.annotate(
                 f"{value:.2f}", (place, value), (0, -7 if below else 7), textcoords="offset points",
                 ha="center", va="top" if below else "bottom", color=INK,
             )  # fmt: skip
         axes.set_ylabel("accuracy, %")
-        axes.margins(x=0.06, y=0.32)
+        _fit(axes, values)
+        axes.margins(x=0.06)
         axes.grid(visible=False, axis="x")
         axes.tick_params(length=0)
         return inline(drawn, "accuracies", "accuracy in % after each step")
@@ -61,19 +66,31 @@ def gates(epochs: list[Epoch], threshold: float) -> Markup:
             color = INK if last >= threshold else MUTED
             text = f"{last:.2f}{'  open' if last >= threshold else ''}"
             cells.text(len(columns) - 0.4, row, text, va="center", fontsize=9, color=color)
-        cells.set_yticks(range(len(names)), [_short(name) for name in names], fontsize=9)
+        cells.set_yticks(range(len(names)), [short(name) for name in names], fontsize=9)
         cells.set(xlim=(-0.5, len(columns) - 0.5), ylim=(len(names) - 0.5, -0.5))
         cells.set_xticks([])
         cells.grid(visible=False)
         cells.spines[:].set_visible(False)
         line.plot([100 * epoch.accuracy for epoch in columns], color=ACCENT, marker="o", markersize=4, linewidth=1.4)
         line.set(xlim=(-0.5, len(columns) - 0.5), xlabel="epoch", ylabel="accuracy, %")
-        line.margins(y=0.2)
+        _fit(line, [100 * epoch.accuracy for epoch in columns])
         few = _some(list(enumerate(columns)), 12)
         line.set_xticks([place for place, _ in few], [str(epoch.epoch) for _, epoch in few])
         for axes in (cells, line):
             axes.tick_params(length=0)
         return inline(drawn, "gates", "how far each gate was open after each epoch", titles)
+
+
+def _room(values: Sequence[float]) -> float:
+    """What is left free above and below ``values``, in points: with less, noise would look like a fall."""
+    return 0.3 * max(max(values) - min(values), 0.5)
+
+
+def _fit(axes: Axes, values: Sequence[float]) -> None:
+    """Let the axis of accuracy (%) show ``values`` and what is around them, and no tick above 100."""
+    low, high = min(values) - _room(values), max(values) + _room(values)
+    axes.set_ylim(low, high)
+    axes.set_yticks([tick for tick in axes.get_yticks() if low <= tick <= min(high, 100)])
 
 
 def shown(epochs: list[Epoch]) -> list[Epoch]:
@@ -120,7 +137,7 @@ def modules(rows: list[tuple[str, float, float]]) -> Markup:
         places = np.arange(len(rows))
         axes.barh(places - 0.19, [before for _, before, _ in rows], 0.34, color=INK, alpha=0.55)
         axes.barh(places + 0.19, [after for _, _, after in rows], 0.34, color=ACCENT)
-        axes.set_yticks(places, [_short(label) for label, _, _ in rows], fontsize=9)
+        axes.set_yticks(places, [short(label) for label, _, _ in rows], fontsize=9)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_xlabel("ms, with the profiler on; accent: folded")
         axes.grid(visible=False, axis="y")
@@ -136,5 +153,6 @@ def _some(items: list[T], most: int) -> list[T]:
     return [items[round(place)] for place in np.linspace(0, len(items) - 1, most)]
 
 
-def _short(name: str, most: int = 34) -> str:
+def short(name: str, most: int = 34) -> str:
+    """``name`` with its middle left out where it is longer than ``most`` characters."""
     return name if len(name) <= most else f"{name[: most - 15]}…{name[-14:]}"

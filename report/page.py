@@ -8,7 +8,7 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from layer_folding import advice
+from layer_folding import advice, run_config
 from layer_folding.bench_results import TITLES, BenchResult
 from layer_folding.fit_choices import parse_choice, shape_text
 from layer_folding.fold_results import FoldRecord
@@ -16,7 +16,7 @@ from layer_folding.prediction_records import MISS
 from layer_folding.stages import STEPS
 from layer_folding.text import milliseconds
 
-from . import charts, drawing, layer_graph, reproducing
+from . import charts, drawing, layer_graph, plan_charts, reproducing
 from .figures import Figures
 from .run_folder import Run
 
@@ -57,6 +57,7 @@ def render(run: Run) -> str:
         network=_network(run, run.fold, make, environment) if run.fold else None,
         fits=[parse_choice(fit.choice) for fit in run.fold.fitted] if run.fold else [],
         skipped=_by_reason(run.fold),
+        legend=_legend(run.fold),
         accuracy=_accuracy(run),
         gates=_gates(run),
         latency=_latency(run.bench),
@@ -70,10 +71,13 @@ def render(run: Run) -> str:
         accuracy_of=run.fold.accuracy if run.fold else {},
         agreement=run.fold.agreement if run.fold else None,
         prediction=run.bench.prediction if run.bench else None,
-        has_plan=(run.folder / "plan.json").exists(),
-        profile_command=reproducing.profiled(run),
         runtime=TITLES[run.bench.runtime] if run.bench else None,
         warnings=advice.warnings(run.bench) if run.bench else [],
+        noise=_noise(run.bench),
+        frontier=_frontier(run),
+        losses=_losses(run),
+        has_engines=run.bench is not None and any(model.engine for model in run.bench.models),
+        absent=list(_absent(run, make, has_times=bool(rows))),
     )
 
 
@@ -129,10 +133,26 @@ def _network(run: Run, fold: FoldRecord, make: Callable[..., str], environment: 
     if most > drawing.MOST:
         text = '<p class="missing">No drawing: {} layers are more than the {} that are still legible.</p>'
         return Markup(text).format(most, drawing.MOST)
-    sheet = drawing.sheet(before, after, fold.of_original)
-    constants = {"left": drawing.LEFT, "right": drawing.RIGHT, "width": drawing.WIDTH, "height": drawing.BOX}
-    svg = Markup(environment.get_template("drawing.svg").render(sheet=sheet, **constants))
-    return Markup('<div class="scroll tall" tabindex="0" role="region" aria-label="network">{}</div>').format(svg)
+    fitted = {layer for fit in fold.fitted for layer in (fit.name, *fit.layers)}
+    fitted |= {merge.name for merge in fold.folded if fitted & {*merge.layers}}
+    template = environment.get_template("drawing.svg")
+    drawn = Markup("")
+    for layout in (drawing.WIDE, drawing.NARROW):
+        sheet = drawing.sheet(before, after, fold.of_original, kept=fold.kept, fitted=fitted, layout=layout)
+        drawn += Markup(template.render(sheet=sheet))
+    return Markup('<div class="scroll tall" tabindex="0" role="region" aria-label="network">{}</div>').format(drawn)
+
+
+def _legend(fold: FoldRecord | None) -> list[tuple[str, str, str]]:
+    """What the marks of the drawing mean: class, sample and meaning of each that is in it."""
+    if fold is None:
+        return []
+    merged = [merge for merge in fold.of_original if merge.activations]
+    marks = [("band", "", "layers that became one")] if fold.folded else []
+    marks += [("gone", "relu", "removed")] if merged else []
+    marks += [("kept", "relu", "put back although its gate opened; the reason stands below")] if fold.kept else []
+    marks += [("fitted", "", "fitted, which is approximate; the error stands below")] if fold.fitted else []
+    return marks
 
 
 def _by_reason(fold: FoldRecord | None) -> dict[str, list[str]]:
@@ -140,6 +160,68 @@ def _by_reason(fold: FoldRecord | None) -> dict[str, list[str]]:
     for entry in fold.skipped if fold else ():
         reasons.setdefault(entry.reason, []).append(entry.layer)
     return reasons
+
+
+@dataclass(frozen=True)
+class _Absent:
+    """What the page could show, the command that makes it, and the file that it would stand in."""
+
+    what: str
+    command: str
+    file: str = ""
+
+
+def _absent(run: Run, make: Callable[..., str], *, has_times: bool) -> Iterator[_Absent]:
+    if not run.fold:
+        yield _Absent("What was folded, and the accuracy at every step", make("fold"), "fold.json")
+    if not run.is_fitted and not any(epoch.gates for epoch in run.epochs):
+        yield _Absent("How the gates opened", make("prefold"))
+    if not run.bench:
+        yield _Absent("Latency, device and settings", make("export", "trt-bench"), "bench.json")
+    elif not run.bench.prediction and run.plan:
+        yield _Absent("Predicted against measured", make("trt-bench"))
+    elif run.fold and run.fold.folded and not has_times:
+        yield _Absent("The time of each layer", reproducing.profiled(run))
+    if not run.config:
+        yield _Absent("The settings of the training", make("pretrain"), run_config.NAME)
+
+
+def _noise(bench: BenchResult | None) -> list[str]:
+    """What makes the headline doubtful: samples of its two networks that scatter or drift."""
+    if bench is None:
+        return []
+    return [line for place in _places(bench) for line in advice.instability(bench.models[place], bench.device.kind)]
+
+
+@dataclass(frozen=True)
+class _Frontier:
+    """The best plans, and whether some were carried out."""
+
+    carried_out: bool
+    chart: Markup
+
+
+def _frontier(run: Run) -> _Frontier | None:
+    if not run.plan or not run.plan.frontier:
+        return None
+    carried_out = any(point.agreement is not None for point in run.plan.frontier)
+    return _Frontier(carried_out, plan_charts.frontier(run.plan))
+
+
+@dataclass(frozen=True)
+class _Losses:
+    """What each fitted layer loses alone: how many rows are shown of all."""
+
+    all: int
+    shown: int
+    chart: Markup
+
+
+def _losses(run: Run) -> _Losses | None:
+    rows = plan_charts.by_activations(run.importance) if run.importance else []
+    if not run.importance or not rows:
+        return None
+    return _Losses(len(rows), min(len(rows), plan_charts.MOST_ROWS), plan_charts.losses(run.importance))
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from layer_folding import bench_results, epoch_records, fold_results, records, run_config
+from layer_folding import (
+    bench_results,
+    epoch_records,
+    fold_results,
+    importance_tables,
+    plans,
+    records,
+    run_config,
+)
 from layer_folding.bench_results import BenchResult
 from layer_folding.epoch_records import Epoch
 from layer_folding.errors import InputError
 from layer_folding.fold_results import FoldRecord
+from layer_folding.importance_tables import Importance
+from layer_folding.plans import Plan
 from layer_folding.run_config import Config
 from layer_folding.stages import FINETUNE, PREFOLD
 
@@ -31,6 +41,8 @@ class Run:
     bench: BenchResult | None
     epochs: tuple[Epoch, ...]
     threshold: float = THRESHOLD
+    plan: Plan | None = None
+    importance: Importance | None = None
     notes: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -69,6 +81,8 @@ def run(folder: Path) -> Run:
         read("bench.json", lambda path: bench_results.load(path, "make it again, `make trt-bench`")),
         metrics.epochs,
         _threshold(folder, config),
+        read("plan.json", plans.read_plan),
+        read("importance.csv", importance_tables.read_importance),
         notes,
     )
 

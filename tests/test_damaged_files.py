@@ -21,6 +21,7 @@ from PIL import Image
 
 from layer_folding import front_door, latency_tables, plans
 from layer_folding.command_line import TRACEBACK, run
+from layer_folding.epoch_records import COLUMNS
 from layer_folding.fold import checkpoints
 from layer_folding.segment_names import APART, whole_network
 from layer_folding.train import fitting
@@ -32,6 +33,10 @@ PATIENCE_S = 120  # with which every command is done many times over, on a busy 
 
 PRETRAIN = "pretrain --run new --model mlp-relu --size 4 --epochs 0 --data images"
 CHOICE = "--choose hidden.1=1"
+SHOWN = (
+    *("original.safetensors", "prefold.safetensors", "folded.safetensors", "latency.csv", "latency.json", "plan.json"),
+    *("importance.csv", "bench.json", "fold.json", "config.json", "eval.npz", "segments/segments.json"),
+)
 # What is damaged, and the command that reads it.
 READS = [
     ("run/original.safetensors", "scan run/original.safetensors"),
@@ -47,6 +52,7 @@ READS = [
     ("small.onnx", "export small.onnx -o out.onnx"),
     ("small.onnx", "export small.onnx -o out.onnx --precision fp16"),
     ("small.onnx", "bench small.onnx --seconds 0.001"),
+    ("small.onnx", "show small.onnx --json"),
     ("run/latency.csv", "plan run --latency run/latency.csv"),
     ("run/latency.csv", "plan --latency run/latency.csv --optimal optimal.csv"),
     ("run/latency.json", "plan run --latency run/latency.csv"),
@@ -54,11 +60,16 @@ READS = [
     ("run/segments/segments.json", "table run/segments -o new.csv --seconds 0.001 --repeats 1"),
     ("run/importance.csv", "plan run --latency run/latency.csv --importance run/importance.csv"),
     ("run/plan.json", "bench small.onnx other.onnx --seconds 0.001 --plan run/plan.json"),
-    ("run/bench.json", "show run/bench.json"),
+    *((f"run/{name}", f"show run/{name}") for name in SHOWN),
+    ("run/plan.json", "show run/plan.json --json"),
+    ("metrics.csv", "show metrics.csv --csv"),
+    ("sweep.csv", "show sweep.csv"),
+    ("run/fold.json", "show run"),
     ("run/bench.json", "report run"),
     ("run/fold.json", "report run"),
     ("run/config.json", "report run"),
     ("run/plan.json", "report run"),
+    ("run/importance.csv", "report run"),
     ("weights.pt", f"{PRETRAIN} --weights weights.pt"),
     ("weights.safetensors", f"{PRETRAIN} --weights weights.safetensors"),
     ("gates.csv", "prefold --run run --epochs 0 --gate-weights gates.csv"),
@@ -121,6 +132,8 @@ def whole(tmp_path_factory) -> Iterator[Path]:
         shutil.copy("run/original.safetensors", "weights.safetensors")
         Path("gates.csv").write_text("gate,weight\nhidden.1,1\nhidden.3,0.5\n")
         Path("gates.json").write_text('{"hidden.1": 1, "hidden.3": 0.5}')
+        Path("metrics.csv").write_text(f"{','.join(COLUMNS)}\npretrain,1,1.5,1.5,0.5,0,3,0.1\n")
+        Path("sweep.csv").write_text("lambda,gates,activations_removed,depth,original\n0.25,4,2,3,0.5\n")
         Path("names.txt").write_text("hidden.1\nhidden.3\n")
         _fitted(tmp_path_factory.mktemp("data"), rng)
         yield folder

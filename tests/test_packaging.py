@@ -7,17 +7,20 @@ import subprocess
 import sys
 import venv
 import zipfile
-from importlib import metadata
 from pathlib import Path
 
 import pytest
 import tomllib
 
+from layer_folding import __version__
 from layer_folding.catalogue import GROUPS
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-EXTRA = {group.package: group.extra for group in GROUPS} | {"fold": None, "layer_folding": None}
+EXTRA = {group.package: group.extra for group in GROUPS if group.package != "demo"} | {
+    "fold": None,
+    "layer_folding": None,
+}
 # Imports inside a function that handles their absence, or that only a command of another extra reaches.
 OPTIONAL = {
     ("fold", "matplotlib"),  # plan.png
@@ -67,6 +70,18 @@ def test_an_extra_declares_nothing_more(extra):
     assert declared(extra) - declared(None) <= used | IMPLIED
 
 
+def test_every_dependency_stands_in_the_list_of_licences_with_its_extras():
+    text = (ROOT / "docs" / "licences.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([\w-]+) \| ([^|]+) \| [^|]+ \|$", text, re.M)
+    listed = {name: set(extras.split(", ")) for name, extras in rows}
+    del listed["package"]
+    wanted: dict[str, set[str]] = {name: {"(always)"} for name in declared(None)}
+    for extra in PROJECT["optional-dependencies"]:
+        for name in declared(extra) - declared(None) - {"layer-folding"}:
+            wanted.setdefault(name, set()).add(extra)
+    assert listed == wanted
+
+
 @pytest.mark.slow
 def test_fold_needs_the_core_alone():
     names = ("torchvision", "sklearn", "matplotlib", "onnx", "onnxruntime", "tqdm", "PIL", "jinja2", "scipy", "timm")
@@ -110,7 +125,7 @@ def test_the_wheel_holds_one_top_level_name_and_all_data(wheel):
         [top_level] = [name for name in names if name.endswith("/top_level.txt")]
         assert archive.read(top_level).decode() == "layer_folding\n"
     folders = {name.partition("/")[0] for name in names}
-    assert folders == {"layer_folding", f"layer_folding-{metadata.version('layer-folding')}.dist-info"}
+    assert folders == {"layer_folding", f"layer_folding-{__version__}.dist-info"}
     for path in [*(ROOT / "report").glob("*.*[lsg]"), ROOT / "layer_folding" / "py.typed"]:
         if path.suffix in (".html", ".svg", ".css", ".typed"):
             inside = path.relative_to(ROOT) if path.is_relative_to(ROOT / "layer_folding") else path.name
@@ -162,6 +177,15 @@ def test_the_users_own_modules_are_left_alone(installed, users_folder):
         "from torch import nn\ndef pair(): return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3))\n"
     )
     assert "0 + 2" in run(installed / "layer-folding", "scan", "mynets:pair", "--input", 3, 8, 8)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_the_demo_runs_without_a_checkout(installed, users_folder):
+    done = subprocess.run([installed / "layer-folding", "demo"], cwd=users_folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "\nverdict: folded is faster than original" in done.stdout
+    assert (users_folder / "runs" / "demo" / "report.html").exists()
 
 
 @pytest.mark.slow

@@ -64,11 +64,11 @@ def prefold(parser: argparse.ArgumentParser) -> None:
         "--gate-weights", type=lambda text: read_gate_weights(Path(text)), metavar="FILE",
         help="weight of each gate in the depth penalty: a CSV file with columns gate,weight or a JSON object (all 1)",
     )  # fmt: skip
-    _latency(aims, "weight of each gate by the time that its removal saves in this latency table, 1 in the mean")
+    _latency(aims, "weigh each gate by the time that its removal saves, from this latency table; the mean weight is 1")
     aims.add_argument(
         "--remove", type=plan_files.changes, default=(), metavar="NAME,...|PLAN",
-        help="learn no gates: open these on a schedule and keep all others closed; 'all' is all that --gate has; "
-        "+VALUE=ACTIVATION adds a copy of ACTIVATION behind VALUE; a plan with fits is carried out as `fit` does",
+        help="remove these activations on a schedule, and learn no gates; all: every activation with a gate; "
+        "+VALUE=ACTIVATION: add a copy of ACTIVATION behind VALUE; a plan with fits is carried out as `fit` does",
     )  # fmt: skip
     aims.add_argument(
         "--remove-count", type=count, default=0, metavar="N",
@@ -79,8 +79,8 @@ def prefold(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--linear", choices=["affine", "identity"], default="affine",
-        help="gates open to this: a scale and a shift per channel that fit the activation, or the identity, as in the "
-        "paper (%(default)s)",
+        help="what a gate opens to: a scale and a shift per channel that fit the activation, or the identity, as in "
+        "the paper (%(default)s)",
     )  # fmt: skip
     parser.add_argument(
         "--gate", choices=["foldable", "all"], default="foldable",
@@ -95,8 +95,8 @@ def fit(parser: argparse.ArgumentParser) -> None:
     choices = parser.add_mutually_exclusive_group(required=True)
     choices.add_argument(
         "--choose", dest="choices", type=parse_choice, nargs="+", metavar="NAME,...=SHAPE",
-        help="activations that are removed together, and the shape of the one layer for them and the layers around: a "
-        "kernel size (3, 3x1), merged, depthwise or none",
+        help="activations to remove together, and the shape of the one layer in the place of these activations and the "
+        "layers around: a kernel size (3, 3x1), merged, depthwise or none",
     )  # fmt: skip
     choices.add_argument(
         "--plan",
@@ -107,7 +107,7 @@ def fit(parser: argparse.ArgumentParser) -> None:
         "--images", type=positive_count, default=FitSettings.images, metavar="N",
         help="training images to fit to; their labels are not used (%(default)s)",
     )  # fmt: skip
-    parser.add_argument("--seed", type=count, default=FitSettings.seed, help="draws the images (%(default)s)")
+    parser.add_argument("--seed", type=count, default=FitSettings.seed, help="seed that draws the images (%(default)s)")
     parser.add_argument("--force", action="store_true", help="keep layers that are worse than a constant")
 
 
@@ -121,12 +121,12 @@ def finetune(parser: argparse.ArgumentParser) -> None:
         "--threshold",
         type=non_negative,
         default=THRESHOLD,
-        help="a gate at this value or above is taken out (%(default)s)",
+        help="remove the activation of each gate that has this value or more (%(default)s)",
     )
     parser.add_argument(
         "--max-growth", type=positive, default=MAX_GROWTH,
-        help="an activation that --remove did not name stays where the merge would take more than this many times "
-        "the MACs (%(default)s)",
+        help="put an activation back where its merge would take more than this many times the MACs, unless --remove "
+        "named it (%(default)s)",
     )  # fmt: skip
 
 
@@ -142,7 +142,7 @@ def probe(parser: argparse.ArgumentParser) -> None:
     _run(parser)
     add_trust(parser)
     _training(parser, epochs=1, lr=0.02)
-    _latency(parser, "only sets that make the network faster by this latency table")
+    _latency(parser, "probe only sets whose removal makes the network faster, by this latency table")
 
 
 def sweep(parser: argparse.ArgumentParser) -> None:
@@ -227,17 +227,17 @@ def _distillation(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "--distill", type=share, default=0.0, metavar="WEIGHT",
-        help="share of the loss that is the distance from the original network's logits, 0 to 1 (%(default)s)",
+        help="share of the distance from the original network's logits in the loss, 0 to 1 (%(default)s)",
     )  # fmt: skip
     add(
         "--temperature",
         type=positive,
         default=4.0,
-        help="softens the logits for --distill (%(default)s)",
+        help="temperature that softens the logits for --distill (%(default)s)",
     )
     add(
         "--distill-features", type=non_negative, default=0.0, metavar="WEIGHT",
-        help="weight of the relative squared distance from its activations, where these stay (%(default)s)",
+        help="weight of the relative squared distance from the original's activations in the loss (%(default)s)",
     )  # fmt: skip
 
 

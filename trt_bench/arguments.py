@@ -37,8 +37,8 @@ def build(parser: argparse.ArgumentParser) -> None:
         "--runtime",
         default="auto",
         choices=["auto", "tensorrt", "tensorrt-rtx"],
-        help="whose engines; auto: the first of both that is installed and finds a GPU, with --for TensorRT-RTX "
-        "(%(default)s)",
+        help="builder of the engines; auto: the first of both that is installed and finds a GPU, with --for "
+        "TensorRT-RTX (%(default)s)",
     )
     parser.add_argument(
         "--for",
@@ -60,7 +60,7 @@ def build(parser: argparse.ArgumentParser) -> None:
 
 def table(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("segments", metavar="SEGMENTS", help="folder with segments.json and the segments' ONNX files")
-    parser.add_argument("-o", "--output", metavar="CSV", required=True, help="where to write st,end,time,stdev (ms)")
+    parser.add_argument("-o", "--output", metavar="CSV", required=True, help="table to write: st,end,time,stdev (ms)")
     parser.add_argument(
         "--bound",
         type=positive,
@@ -81,10 +81,17 @@ def table(parser: argparse.ArgumentParser) -> None:
 
 
 def show(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("json", nargs="+", metavar="JSON", help="results that bench has written")
-    parser.add_argument("--force", action="store_true", help="compare even if the device was in different states")
+    parser.add_argument("files", nargs="+", metavar="FILE", help="files that layer-folding wrote, or run folders")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--csv", action="store_true", help="print a table for programs, with the file in each row")
+    form.add_argument("--json", action="store_true", help="print everything that each file says, as a JSON list")
     parser.add_argument(
-        "--pictures", metavar="DIR", help="draw latencies and layers into this folder (needs matplotlib)"
+        "--force", action="store_true", help="compare bench results even if the device was in different states"
+    )
+    parser.add_argument(
+        "--pictures",
+        metavar="DIR",
+        help="draw latencies and layers of bench results into this folder (needs matplotlib)",
     )
 
 
@@ -97,7 +104,7 @@ def _runtime(command: argparse.ArgumentParser) -> None:
         "(%(default)s)",
     )
     command.add_argument(
-        "--provider", default="cpu", choices=["cpu", "cuda"], help="what ONNX Runtime runs on (%(default)s)"
+        "--provider", default="cpu", choices=["cpu", "cuda"], help="device of ONNX Runtime (%(default)s)"
     )
     command.add_argument("--threads", type=positive_count, default=1, help="CPU threads of ONNX Runtime (%(default)s)")
 

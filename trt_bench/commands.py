@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layer_folding import command_line, subcommands
+from layer_folding.errors import InputError
 from layer_folding.outputs import BENCH, LATENCY_TABLE, output_file, output_folder
 from layer_folding.subcommands import Command
 
@@ -87,12 +88,21 @@ def _show(given: argparse.Namespace) -> None:
     from layer_folding import bench_results
 
     from . import pictures, printing
+    from .showing import result_sheets, sheets, show_file
 
     if given.pictures:
         output_folder("--pictures", given.pictures)
-    loaded = {path: bench_results.load(path) for path in given.json}
-    print("\n\n".join(printing.table(result) for result in loaded.values()))
-    lines = printing.across(loaded, force=given.force)
+    found = [show_file(path) for path in dict.fromkeys(given.files)]
+    loaded = {sheet.path: bench_results.load(sheet.path) for sheet in found if sheet.kind == result_sheets.BENCH}
+    if given.pictures and not loaded:
+        raise InputError(f"--pictures: {found[0].path} has the kind {found[0].kind}; give a bench.json")
+    if given.csv:
+        print(sheets.as_csv(found))
+    elif given.json:
+        print(sheets.as_json(found))
+    else:
+        print("\n\n".join(map(sheets.as_text, found)))
+    lines = printing.across(loaded, force=given.force) if len(loaded) > 1 and not (given.csv or given.json) else []
     if given.pictures:
         lines += pictures.draw(loaded, given.pictures)
     if lines:
@@ -146,8 +156,13 @@ COMMANDS = (
     ),
     Command(
         name="show",
-        description="Print the table of each bench.json; the networks of several are compared with the first's.",
-        example="layer-folding show bench.json --pictures pictures/",
+        description="Tell what is in a file that layer-folding wrote: a checkpoint, an ONNX file, a latency table, a "
+        "plan, importances, a bench.json or a fold.json. Of a run folder, list the files. The networks of several "
+        "bench results are compared with those of the first.",
+        example="layer-folding show runs/demo/folded.safetensors\n"
+        "layer-folding show runs/demo/original.onnx runs/demo/folded.onnx --csv\n"
+        "layer-folding show runs/demo\n"
+        "layer-folding show before.json after.json --pictures pictures/",
         add_options=arguments.show,
         function=_show,
     ),

@@ -1,7 +1,7 @@
 """Depth, parameters and multiply-accumulates of an ONNX file from elsewhere, counted in its graph."""
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from layer_folding.bench_results import NetworkRecord
@@ -12,6 +12,20 @@ from .onnx_nodes import WEIGHTED, Graph, Node, Weight
 
 NUMBERS = {1, 2, 3, 10, 11, 16}  # TensorProto's float, uint8, int8, float16, double, bfloat16: types of parameters
 PASSES_ON = {"Cast", "DequantizeLinear", "Identity", "QuantizeLinear", "Reshape", "Transpose"}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer with weights; ``macs`` are its multiply-accumulates for one image, None where sizes are not known.
+
+    ``quantised``: its input was rounded to 8 bits.
+    """
+
+    name: str
+    operator: str
+    weight: Weight
+    macs: int | None
+    quantised: bool
 
 
 def network(path: str | Path) -> NetworkRecord:
@@ -51,16 +65,29 @@ def parameters(graph: Graph) -> int:
 
 def macs(graph: Graph, path: str | Path) -> int | None:
     """Multiply-accumulates of the layers with weights for one image; None where sizes are not known."""
+    each = [layer.macs for layer in layers(graph, path)]
+    known = [number for number in each if number is not None]
+    return sum(known) if len(known) == len(each) else None
+
+
+def layers(graph: Graph, path: str | Path) -> list[Layer]:
+    """The layers with weights, in the order of the nodes; ``path`` is the file of ``graph``."""
     weights = _weights(graph)
-    layers = [(node, weight) for node in graph.nodes if (weight := _weight_of(node, weights))]
-    positions = [_positions(node, graph) for node, _ in layers]
+    found = [(node, weight) for node in graph.nodes if (weight := _weight_of(node, weights))]
+    positions = [_positions(node, graph) for node, _ in found]
     if None in positions:
         sized = replace(graph, shapes=_inferred(path))
-        positions = [_positions(node, sized) for node, _ in layers]
-    known = [number for number in positions if number is not None]
-    if len(known) < len(layers):
-        return None
-    return sum(math.prod(weight.dims) * number for (_, weight), number in zip(layers, known, strict=True))
+        positions = [_positions(node, sized) for node, _ in found]
+    return [
+        Layer(
+            node.name,
+            node.operator,
+            weight,
+            None if number is None else math.prod(weight.dims) * number,
+            onnx_nodes.is_quantised(node, graph),
+        )
+        for (node, weight), number in zip(found, positions, strict=True)
+    ]
 
 
 def _weights(graph: Graph) -> dict[str, Weight]:

@@ -7,6 +7,7 @@ from typing import Any
 from layer_folding import recipes
 from layer_folding.bench_results import NetworkRecord
 from layer_folding.errors import InputError
+from layer_folding.recipes import Recipe
 
 from .protobuf import contents, fields
 
@@ -32,8 +33,16 @@ def changes(path: str | Path) -> frozenset[str] | None:
     """What the network at ``path`` has lost and got, by the recipe of its checkpoint (`Recipe.changes`); None where it
     carries no recipe that can be read. Raises InputError if the file is missing or cut off.
     """
+    known = recipe(path)
+    return None if known is None else frozenset(known.changes)
+
+
+def recipe(path: str | Path) -> Recipe | None:
+    """The recipe of the checkpoint that became the file at ``path``; None where the file carries none that can be read.
+    Raises InputError if the file is missing or cut off.
+    """
     try:
-        return frozenset(recipes.from_json(_strings(path)[f"{PREFIX}recipe"]).changes)
+        return recipes.from_json(_strings(path)[f"{PREFIX}recipe"])
     except (KeyError, ValueError):
         return None
 

@@ -84,11 +84,15 @@ def weighted(graph: Graph, precision: str) -> dict[str, int]:
     counts: dict[str, int] = {}
     for node in graph.nodes:
         kind = WEIGHTED.get(node.operator)
-        source = graph.producers.get(node.inputs[0]) if node.inputs else None
-        quantised = source is not None and source.operator == "DequantizeLinear"
-        if kind and (quantised or not precision.startswith("int8")):
+        if kind and (is_quantised(node, graph) or not precision.startswith("int8")):
             counts[kind] = counts.get(kind, 0) + 1
     return counts
+
+
+def is_quantised(node: Node, graph: Graph) -> bool:
+    """Whether ``node`` reads what was dequantised."""
+    source = graph.producers.get(node.inputs[0]) if node.inputs else None
+    return source is not None and source.operator == "DequantizeLinear"
 
 
 def _node(node: memoryview) -> Node:

@@ -18,6 +18,7 @@ Code = Literal[
     "join",  # a sum or concatenation of values that no one convolution gives
     "no-removal",  # a concatenation before which no activation was removed
     "read-twice",  # a value that several layers read is computed once
+    "kept-whole",  # it is in a module whose code cannot be recorded
     "in-vain",  # an operation would move before a layer for nothing
 ]
 

@@ -15,10 +15,9 @@ from layer_folding.fit_choices import Choice, LayerShape, refuse_additions
 from layer_folding.plans import Plan
 from layer_folding.recipes import FitRecord
 
-from ..graph.nodes import shape_of
 from ..graph.noted_fits import note_fits
 from ..graph.tracing import Activation, trace
-from .divergences import RelativeError
+from .divergences import RelativeError, tensors_of
 from .layer_fit import Sides, fit_layer, flat_beyond
 from .parts import Part, find_parts
 from .placing import FittedWeights, Placed, fill, place, twin
@@ -54,14 +53,15 @@ class FitResult:
     """``model`` with its fitted ``layers``, from the input to the output, and how far its outputs are off.
 
     On images that were not fitted on: ``divergence`` is the mean of KL(original || model), in nats, and ``agreement``
-    the share of images for which both rank the same class first. Tuning chooses its epoch by the divergence on these
-    images, so both are then slightly optimistic.
+    the share of images for which both rank the same class first. Where the outputs are no scores of classes,
+    ``divergence`` is their mean squared error over their variance (`fold.fitting.divergences`), and ``agreement`` None.
+    Tuning chooses its epoch by the divergence on these images, so both are then slightly optimistic.
     """
 
     model: fx.GraphModule
     layers: tuple[FittedLayer, ...]
     divergence: float
-    agreement: float
+    agreement: float | None
 
 
 def fit(
@@ -105,22 +105,23 @@ def fit(
             the images are too few or not such as the network was trained on.
         CheckError: a fitted layer is worse than a constant on the images held out.
 
-    >>> import torch, layer_folding as lf
-    >>> block = [torch.nn.Conv2d(4, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(4, 4, 3, padding=1)]
-    >>> model = torch.nn.Sequential(*block, torch.nn.Flatten(), torch.nn.Linear(256, 10)).eval()
-    >>> result = lf.fit(model, torch.randn(64, 4, 8, 8), {"1": 3})
-    >>> result.model.get_submodule("0_2")
-    Conv2d(4, 4, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), bias=False)
-    >>> result.layers[0].error < 1
-    True
+    Example:
+        >>> import torch, layer_folding as lf
+        >>> block = [torch.nn.Conv2d(4, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(4, 4, 3, padding=1)]
+        >>> model = torch.nn.Sequential(*block, torch.nn.Flatten(), torch.nn.Linear(256, 10)).eval()
+        >>> result = lf.fit(model, torch.randn(64, 4, 8, 8), {"1": 3})
+        >>> result.model.get_submodule("0_2")
+        Conv2d(4, 4, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), bias=False)
+        >>> result.layers[0].error < 1
+        True
     """
     wanted = _wanted(choices)
     traced = trace(model, images[:1], activations=activations)
     modes = {name: module.training for name, module in traced.named_modules()}
     traced.eval()
     parts = find_parts(traced, wanted)
-    result = _output_of(traced)
     require_images(traced, images, parts)
+    _require_outputs(traced, images[:1])
     changed, nodes = twin(traced)
     sides = _sides(traced, changed, nodes, images, parts)
     removed = {node for part in parts for node in part.region.removed}
@@ -130,13 +131,14 @@ def fit(
         weights = solve(part.choice, partial(fit_layer, sides, part, flat_beyond(part, removed)))
         fits.append(_place(sides, nodes, part, weights))
         _require_close(fits[-1][1], force=force)
-    sides.original.to(result)
-    expected = [values[result] for values in sides.original.batches]
+    for node in traced.graph.output_node().all_input_nodes:
+        sides.original.to(node)
+    expected = [_outputs(traced, values) for values in sides.original.batches]
     seen, held_out = (
-        Outputs(some, torch.cat(outputs))
+        Outputs(some, tuple(map(torch.cat, zip(*outputs, strict=True))))
         for some, outputs in zip(split(images), (expected[: sides.fitted], expected[sides.fitted :]), strict=True)
     )
-    batch = len(expected[0])
+    batch = len(expected[0][0])
     del sides  # the values of both networks, before tuning needs memory
     if tuned:
         tune(changed, [placed for placed, _ in fits], seen, held_out, batch, progress)
@@ -164,11 +166,16 @@ def _wanted(choices: Mapping[str | tuple[str, ...], LayerShape] | Plan) -> list[
     return list(choices.choices)
 
 
-def _output_of(traced: fx.GraphModule) -> fx.Node:
-    (result,) = traced.graph.output_node().args
-    if not isinstance(result, fx.Node) or len(shape_of(result)) < 2:
-        raise InputError("the network does not give one tensor of classes; fit the part of it that does")
-    return result
+def _require_outputs(traced: fx.GraphModule, image: Tensor) -> None:
+    with torch.no_grad():
+        outputs = tensors_of(traced(image))
+    if not outputs or any(len(values) != len(image) for values in outputs):
+        raise InputError("the network does not give tensors with an axis for the batch; fit the part of it that does")
+
+
+def _outputs(traced: fx.GraphModule, values: dict[fx.Node, Any]) -> tuple[Tensor, ...]:
+    """What the network gives, as tensors, where ``values`` are those of its nodes."""
+    return tensors_of(fx.node.map_arg(traced.graph.output_node().args[0], values.__getitem__))
 
 
 def _sides(

@@ -2,8 +2,9 @@
 
 Each layer is fitted to the value that it stands for, which is not yet the best for the network. So, without labels, the
 scales and shifts of the BatchNorms from the first fitted layer on, the weights of the fitted layers and the last layer
-follow the gradient of KL(original || changed) for a few epochs over the calibration images. What is kept is the epoch
-with the least divergence on the images held out, the start among them: a step that does not help changes nothing.
+follow the gradient of the divergence from the original for a few epochs over the calibration images. What is kept is
+the epoch with the least divergence on the images held out, the start among them: a step that does not help changes
+nothing.
 
 Fitting each layer again, with the others in place, would change nothing: what comes before it is as it was.
 """
@@ -19,12 +20,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from ..algebra.layers import BATCH_NORMS, is_weighted
 from ..graph.nodes import module_of, target_of
-from .divergences import Divergence
+from .divergences import Divergence, measure_of, tensors_of
 from .placing import Placed
 
 EPOCHS = 8
@@ -37,7 +37,7 @@ class Outputs:
     """Images, and what the original network gives for them."""
 
     images: Tensor
-    expected: Tensor
+    expected: tuple[Tensor, ...]
 
 
 def tune(
@@ -96,9 +96,9 @@ class _Best:
 @torch.no_grad()
 def divergence_of(changed: nn.Module, outputs: Outputs, batch: int) -> Divergence:
     """How far ``changed``, in eval mode, is from ``outputs``."""
-    total = Divergence()
-    for x, expected in zip(outputs.images.split(batch), outputs.expected.split(batch), strict=True):
-        total.add(expected, changed(x))
+    total = Divergence(measure_of(outputs.expected))
+    for x, *expected in zip(outputs.images.split(batch), *(y.split(batch) for y in outputs.expected), strict=True):
+        total.add(expected, tensors_of(changed(x)))
     return total
 
 
@@ -112,13 +112,12 @@ def _epochs(
     highest: Any = [group["lr"] for group in optimizer.param_groups]
     steps = EPOCHS * len(seen.images.split(batch))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, highest, total_steps=steps, pct_start=_WARM_UP)
-    generator = torch.Generator().manual_seed(0)
+    generator, measure = torch.Generator().manual_seed(0), measure_of(seen.expected)
     for _ in range(EPOCHS):
         for chosen in torch.randperm(len(seen.images), generator=generator).split(batch):
             with torch.enable_grad(), _only(changed, itertools.chain(*parameters)):
-                expected, actual = (x.log_softmax(1) for x in (seen.expected[chosen], changed(seen.images[chosen])))
-                divergence = F.kl_div(actual, expected, log_target=True, reduction="sum")
-                (divergence / (actual.numel() // actual.shape[1])).backward()
+                actual = tensors_of(changed(seen.images[chosen]))
+                measure.mean([y[chosen] for y in seen.expected], actual).backward()
             optimizer.step()
             optimizer.zero_grad()
             schedule.step()

@@ -17,6 +17,7 @@ import operator
 import os
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar
 from unittest import mock
 
@@ -48,34 +49,38 @@ class ValueNeeded(InputError):
 class StandIn(fx.Proxy):
     """A value that is being recorded, and what it is for the example."""
 
+    tracer: ExampleTracer
     value: Any = None
-    of_values = False  # it is a number that depends on the values of a tensor
+    of_values: bool = False  # it is a number that depends on the values of a tensor
 
     def __bool__(self) -> bool:
         return self._answer(bool, "whether a condition holds")
 
     def __int__(self) -> int:
-        return self._answer(int, "a whole number")
+        return self._answer(int, "for a whole number")
 
     def __index__(self) -> int:
-        return self._answer(int, "a whole number")
+        return self._answer(int, "for a whole number")
 
     def __float__(self) -> float:
-        return self._answer(float, "a number")
+        return self._answer(float, "for a number")
 
     def __len__(self) -> int:
         return self._length()
 
     def __iter__(self) -> Iterator[Any]:
-        return iter([self[i] for i in range(self._length())])
+        return iter([self._item(i) for i in range(self._length())])
 
     def __contains__(self, item: object) -> bool:
         return self._answer(lambda value: item in value, "whether something is in it")
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> _Attribute:
         if not hasattr(self.value, name):
             raise AttributeError(f"{type(self.value).__name__} has no attribute {name}")
         return _Attribute(self, name)
+
+    def _item(self, index: int) -> StandIn:
+        return self.tracer.create_proxy("call_function", operator.getitem, (self, index), {})
 
     def _length(self) -> int:
         if not isinstance(self.value, torch.Size):  # the number of axes is always the same
@@ -84,7 +89,7 @@ class StandIn(fx.Proxy):
 
     def _answer(self, convert: Callable[[Any], T], what: str) -> T:
         if self.of_values or isinstance(self.value, Tensor):
-            raise ValueNeeded(f"{_line()} asks for {what}, which depends on the values of a tensor")
+            raise ValueNeeded(f"{_line()} asks {what}, which depends on the values of a tensor")
         self.tracer.asked.append(_line())
         return convert(self.value)
 
@@ -97,14 +102,8 @@ class _Attribute(StandIn, fx.proxy.Attribute):
 
     def __init__(self, root: StandIn, attr: str):
         fx.proxy.Attribute.__init__(self, root, attr)
-
-    @property
-    def value(self) -> Any:
-        return getattr(self.root.value, self.attr)
-
-    @property
-    def of_values(self) -> bool:
-        return self.root.of_values
+        self.value = getattr(root.value, attr)
+        self.of_values = root.of_values
 
 
 class ExampleTracer(fx.Tracer):
@@ -135,12 +134,19 @@ class ExampleTracer(fx.Tracer):
         parameters = [*inspect.signature(root_fn).parameters][1:] or ["x"]
         return root_fn, [self.root, self.create_proxy("placeholder", parameters[0], (), {})]
 
+    def create_arg(self, a: Any) -> Any:
+        """As of ``torch.fx``, which takes a data class that is a dictionary as well for a plain dictionary."""
+        if is_dataclass(a) and isinstance(a, dict):
+            parts = {field.name: self.create_arg(getattr(a, field.name)) for field in fields(a)}
+            return self.create_node("call_function", type(a), (), parts)
+        return super().create_arg(a)
+
     def proxy(self, node: fx.Node) -> StandIn:
         return StandIn(node, self)
 
     def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *more: Any, **options: Any) -> Any:
         """The stand-in for a call, with its value."""
-        made = super().create_proxy(kind, target, args, kwargs, *more, **options)
+        made: Any = super().create_proxy(kind, target, args, kwargs, *more, **options)
         made.value = self._compute(kind, target, _values(args), _values(kwargs))
         made.of_values = _depends_on_values(target, made.value, [*_standing_in(args), *_standing_in(kwargs)])
         return made
@@ -195,14 +201,16 @@ class ExampleTracer(fx.Tracer):
 
 @contextlib.contextmanager
 def _unchanged(network: nn.Module) -> Iterator[None]:
-    """Restore the attributes of all modules of ``network``: code may keep stand-ins in them. New ones may stay, since
-    ``torch.fx`` adds the constants of the graph."""
+    """Restore the attributes of all modules of ``network``: code may keep stand-ins in them. New tensors stay: they are
+    the constants of the graph, which ``torch.fx`` adds."""
     states = [(module, dict(vars(module))) for module in network.modules()]
     try:
         yield
     finally:
         for module, state in states:
-            vars(module).update(state)
+            added = {name: value for name, value in vars(module).items() if name not in state}
+            vars(module).clear()
+            vars(module).update(state, **{name: value for name, value in added.items() if isinstance(value, Tensor)})
 
 
 @contextlib.contextmanager
@@ -217,9 +225,18 @@ def _unchanged_on_error(module: nn.Module) -> Iterator[None]:
         raise
 
 
-def _standing_in(value: Any) -> list[StandIn]:
-    found: list[StandIn] = []
-    fx.node.map_aggregate(value, lambda each: found.append(each) if isinstance(each, StandIn) else None)
+class GraphTracer(fx.Tracer):
+    """Records the code of a graph again, for ``torch.fx``, which does so where a graph is unpickled."""
+
+    def trace(self, root: Any, concrete_args: dict[str, Any] | None = None) -> fx.Graph:
+        """As of ``torch.fx``."""
+        with _recorded_factories():
+            return super().trace(root, concrete_args)
+
+
+def _standing_in(value: Any) -> list[Any]:
+    found: list[fx.Proxy] = []
+    fx.node.map_aggregate(value, lambda each: found.append(each) if isinstance(each, fx.Proxy) else None)
     return found
 
 

@@ -1,14 +1,17 @@
 """Which sizes of the example are baked into a graph, and the check that an input has them.
 
-Code that asks about sizes takes one path, and may compute constants from them. Such a network is recorded once more for
-every axis of the input, with another size on that axis. Where the graph is another one, the size is baked.
+Code that asks about sizes takes one path, and may compute constants from them. Such a network is recorded once more,
+with another size on every axis of the input. Where the graph is another one, each axis is tried alone: its size is
+baked where the graph changes with it.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -74,8 +77,9 @@ def record(network: nn.Module, example: Tensor, tracer: Callable[[Tensor], Examp
             f"{type(network).__name__} cannot be traced by torch.fx ({first_line(error)}); "
             "pass the traceable part of it, for example its backbone"
         ) from error
-    axes = [axis for axis in range(example.ndim) if axis != 1] if first.asked else []
-    baked = tuple(axis for axis in axes if _is_baked(network, graph, example, axis, tracer))
+    is_baked = partial(_is_baked, network, graph, example, tracer)
+    axes = tuple(axis for axis in range(example.ndim) if axis != 1)
+    baked = tuple(axis for axis in axes if is_baked((axis,))) if first.asked and is_baked(axes) else ()
     return Recorded(graph, first.kept, baked)
 
 
@@ -91,10 +95,14 @@ def require_size(traced: fx.GraphModule, example: Tensor, baked: Sequence[int]) 
 
 
 def _is_baked(
-    network: nn.Module, graph: fx.Graph, example: Tensor, axis: int, tracer: Callable[[Tensor], ExampleTracer]
+    network: nn.Module,
+    graph: fx.Graph,
+    example: Tensor,
+    tracer: Callable[[Tensor], ExampleTracer],
+    axes: tuple[int, ...],
 ) -> bool:
-    sizes = list(example.shape)
-    sizes[axis] += _MORE if axis else 1
+    """Whether other sizes on ``axes`` give another graph."""
+    sizes = [size + (_MORE if axis else 1) * (axis in axes) for axis, size in enumerate(example.shape)]
     try:
         other = tracer(example.new_zeros(sizes)).trace(network)
     except Exception:  # it takes no other size there
@@ -104,14 +112,22 @@ def _is_baked(
 
 def _same(network: nn.Module, one: fx.Graph, other: fx.Graph) -> bool:
     """Whether two graphs make the same calls, with the same constants."""
-    nodes = zip(one.nodes, other.nodes, strict=False)
-    return len(one.nodes) == len(other.nodes) and all(_same_call(network, a, b) for a, b in nodes)
+    calls = [list(_calls(graph)) for graph in (one, other)]
+    pairs = zip(*calls, strict=False)
+    return len(calls[0]) == len(calls[1]) and all(_same_call(network, a, b) for a, b in pairs)
 
 
-def _same_call(network: nn.Module, a: fx.Node, b: fx.Node) -> bool:
-    return (a.op, str(a.args), str(a.kwargs)) == (b.op, str(b.args), str(b.kwargs)) and (
-        a.target == b.target if a.op != "get_attr" else _same_constant(network, str(a.target), str(b.target))
-    )
+def _calls(graph: fx.Graph) -> Iterator[tuple[str, Any, str]]:
+    """Each call: of what kind, of what, and its arguments, in which values of the graph are numbered."""
+    numbers = {node: number for number, node in enumerate(graph.nodes)}
+    for node in graph.nodes:
+        yield node.op, node.target, str(fx.node.map_arg([node.args, node.kwargs], lambda each: f"%{numbers[each]}"))
+
+
+def _same_call(network: nn.Module, a: tuple[str, Any, str], b: tuple[str, Any, str]) -> bool:
+    if (a[0], a[2]) != (b[0], b[2]):
+        return False
+    return a[1] == b[1] if a[0] != "get_attr" else _same_constant(network, a[1], b[1])
 
 
 def _same_constant(network: nn.Module, a: str, b: str) -> bool:

@@ -25,6 +25,7 @@ from .nodes import (
     Opaque,
     add_module,
     add_shapes,
+    caller_of,
     calls_function,
     first_input,
     module_of,
@@ -177,12 +178,19 @@ def _modules_for_functions(traced: fx.GraphModule, modules: dict[object, Callabl
 
 
 def _one_call_each(traced: fx.GraphModule) -> None:
-    """Give each further call of a module without state its own copy. Shared weights stay shared."""
+    """Give each call of a module without state its own copy, where it is called. Shared weights stay shared.
+
+    A module that is called from several others, such as one activation for all blocks, is named after each of them.
+    """
     calls = defaultdict(list)
     for node in traced.graph.nodes:
         module = module_of(node)
         if module is not None and not module.state_dict():
             calls[module].append(node)
     for module, nodes in calls.items():
-        for node in nodes[1:]:
-            node.target = add_module(traced, target_of(node), copy.deepcopy(module))
+        callers = [caller_of(node) for node in nodes]
+        is_shared = any(caller != callers[0] for caller in callers)
+        for node, caller in zip(nodes, callers, strict=True):
+            name = f"{caller}{target_of(node).rpartition('.')[2]}" if is_shared else target_of(node)
+            if node is not nodes[0] or name != target_of(node):
+                node.target = add_module(traced, name, copy.deepcopy(module))

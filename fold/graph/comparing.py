@@ -66,10 +66,10 @@ def relative(actual: object, expected: object) -> float:
     """
     if isinstance(expected, Tensor):
         return _relative(actual, expected) if isinstance(actual, Tensor) else math.inf
-    parts = _parts(expected)
+    parts = parts_of(expected)
     if parts is None:
         return 0.0 if actual is expected or actual == expected else math.inf
-    others = _parts(actual)
+    others = parts_of(actual)
     if others is None or others.keys() != parts.keys():
         return math.inf
     return max((relative(others[key], part) for key, part in parts.items()), default=0.0)
@@ -85,7 +85,7 @@ def tensors_in(value: object) -> Iterator[Tensor]:
     if isinstance(value, Tensor):
         yield value
     else:
-        for part in (_parts(value) or {}).values():
+        for part in (parts_of(value) or {}).values():
             yield from tensors_in(part)
 
 
@@ -99,7 +99,7 @@ def _relative(actual: Tensor, expected: Tensor) -> float:
     return ((actual - expected).abs().max() / scale).item()
 
 
-def _parts(value: object) -> dict[object, object] | None:
+def parts_of(value: object) -> dict[object, object] | None:
     """What ``value`` is made of, by name or place; None where it has no parts."""
     if isinstance(value, dict):
         return dict(value)

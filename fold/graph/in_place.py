@@ -3,6 +3,7 @@
 A tensor can have several names, such as that of the identity of it, and views, such as slices. Which names share
 memory is found by running the graph as it was recorded, and looking at what each operation overwrites. A name for the
 whole overwritten tensor is followed. A view of a part of it that is read later cannot be followed, and is refused.
+Writing to a part, `x[i] = y`, becomes `with_item`, which gives another tensor.
 """
 
 from __future__ import annotations
@@ -71,6 +72,8 @@ class _Watch(fx.Interpreter):
         value = super().run_node(node)
         touched = [other for other in before if _versions(self.env[other]) != before[other]]
         x = first_input(node)
+        if node.target is operator.setitem and x is not None:  # as `with_item` will
+            value = self.env[x]
         if not touched and x is not None and _is_in_place(node) and value is self.env[x]:  # changes its shape only
             touched = [other for other in before if self.env[other] is value]
         if touched:
@@ -92,6 +95,14 @@ def _follow(write: _Write, order: dict[fx.Node, int]) -> None:
 
     by_other_names = [other for other in write.whole if other is not first_input(node)]
     lost = [part for part in write.parts if is_read_later(part)]
+    stored = _stored_back(node)
+    base = None if stored is None else first_input(stored)
+    if (
+        stored is not None
+        and base is not None
+        and all(order[user] >= order[stored] for user in filter(is_later, base.users))
+    ):
+        lost = [part for part in lost if part is not base]  # who reads it later reads what was stored
     if any(map(_is_dropout, write.whole)):  # in training mode it gives another tensor, which is not overwritten
         lost += [other for other in by_other_names if is_read_later(other)]
     if not _can_be_ordinary(node):
@@ -106,9 +117,27 @@ def _follow(write: _Write, order: dict[fx.Node, int]) -> None:
         other.replace_all_uses_with(node, delete_user_cb=is_later)
 
 
+def with_item(x: Tensor, index: Any, value: Any) -> Tensor:
+    """What ``x`` is after ``x[index] = value``; ``x`` stays as it is."""
+    x = x.clone()
+    x[index] = value
+    return x
+
+
+def _stored_back(node: fx.Node) -> fx.Node | None:
+    """Of `x[i] += 1`, where ``node`` is the sum, the node by which Python stores the sum in x."""
+    view = first_input(node)
+    if view is None or view.target is not operator.getitem:
+        return None
+    stores = (user for user in node.users if user.target is operator.setitem)
+    return next((store for store in stores if store.args == (*view.args, node)), None)
+
+
 def _make_ordinary(node: fx.Node) -> None:
     if node.op == "call_function" and node.target in AUGMENTED:
         node.target = AUGMENTED[node.target]
+    elif node.target is operator.setitem:
+        node.target = with_item
     elif node.op == "call_function" and node.kwargs.get("inplace"):
         node.kwargs = {**node.kwargs, "inplace": False}
     else:
@@ -121,7 +150,8 @@ def _is_in_place(node: fx.Node) -> bool:
 
 def _can_be_ordinary(node: fx.Node) -> bool:
     """Whether ``node``, which overwrites its input, has an ordinary operation with the same result."""
-    by_option = node.op == "call_function" and bool(node.kwargs.get("inplace") or node.target in AUGMENTED)
+    written = (*AUGMENTED, operator.setitem)
+    by_option = node.op == "call_function" and bool(node.kwargs.get("inplace") or node.target in written)
     return by_option or _is_in_place(node) or bool(getattr(module_of(node), "inplace", False))
 
 

@@ -200,8 +200,22 @@ def replace_call(traced: fx.GraphModule, node: fx.Node, name: str, module: nn.Mo
 
 def scope_of(node: fx.Node) -> str:
     """The path, with a dot at its end, of the module whose code made the call ``node``; empty for the network's own."""
-    scope = next(reversed(node.meta.get("nn_module_stack", {"": None})), "")
-    return f"{scope}." if scope else ""
+    return _dotted(_callers(node))
+
+
+def caller_of(node: fx.Node) -> str:
+    """The path, with a dot at its end, of the module whose code calls the module ``node``; empty for the network."""
+    stack = _callers(node)
+    return _dotted(stack[:-1] if stack and stack[-1] == node.target else stack)
+
+
+def _callers(node: fx.Node) -> list[str]:
+    """The paths of the modules in whose code a call was made, the innermost last; torch.fx marks later calls by @N."""
+    return [path.partition("@")[0] for path in node.meta.get("nn_module_stack", {})]
+
+
+def _dotted(stack: list[str]) -> str:
+    return f"{stack[-1]}." if stack and stack[-1] else ""
 
 
 def add_shapes(traced: fx.GraphModule, example: Tensor) -> object:

@@ -6,13 +6,12 @@ import operator
 from collections import Counter
 from collections.abc import Callable, Collection
 from functools import partial
-from typing import Any
 
 from torch import Tensor, fx, nn
 
 from layer_folding.errors import InputError
 
-from .alongside import ExampleTracer
+from .alongside import ExampleTracer, GraphTracer
 from .baked import record, require_size
 from .canonical import canonicalise
 from .comparing import random_output, require_same_function
@@ -64,8 +63,10 @@ def trace(
     if inside:
         raise InputError(f"{type(model).__name__} wraps the network; pass what is in it, model.{inside}")
     modes = {name: module.training for name, module in model.named_modules()}
+    # a copy of its own, since a network may keep what it computes, such as the anchors for the size of an image
+    expected = random_output(private_copy(model, share_weights=True), example)
     network = private_copy(model, share_weights=share_weights)
-    expected, patched = random_output(network, example), list(patches(network))
+    patched = list(patches(network))
     traced = _record(network, example, activations)
     canonicalise(traced, example, {function: partial(Elementwise, function) for function in _functions(activations)})
     for module in traced.modules():
@@ -87,6 +88,10 @@ def _record(network: nn.Module, example: Tensor, activations: Collection[Activat
         if isinstance(module, classes):
             mark(module, "is_activation")
     recorded = record(network, example, partial(_Tracer, functions=_functions(activations)))
+    for node in recorded.graph.nodes:
+        if node.op == "call_module" and node.target not in recorded.kept:
+            strip(network.get_submodule(node.target))
+    recorded.graph._tracer_cls = GraphTracer
     traced = fx.GraphModule(network, recorded.graph, class_name=type(network).__name__)
     note_kept(traced, recorded.kept)
     require_size(traced, example, recorded.baked)
@@ -106,11 +111,6 @@ class _Tracer(ExampleTracer):
         inherits = type(module).forward in _LAYER_FORWARDS
         marked = isinstance(module, Opaque) or is_marked(module, "is_activation")
         return inherits or marked or is_foreign_leaf(module) or super().is_leaf_module(module, name)
-
-    def call_module(self, module: nn.Module, forward: Callable[..., Any], args: tuple, kwargs: dict) -> Any:
-        if self.is_leaf_module(module, self.path_of_module(module)):
-            strip(module)
-        return super().call_module(module, forward, args, kwargs)
 
 
 _LAYER_FORWARDS = {

@@ -35,7 +35,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
         dest="source",
         required=True,
         choices=["fit", "gates", "one-shot"],
-        help="where the estimate comes from",
+        help="source of the estimate",
     )
     parser.add_argument(
         "--data", type=Path, metavar="NPZ",
@@ -51,7 +51,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
         "--latency", type=Path, metavar="CSV", help="for fit: look only at what this latency table shows to be faster"
     )
     parser.add_argument(
-        "-o", "--output", type=Path, metavar="CSV", help="where to write (default: importance.csv in the run folder)"
+        "-o", "--output", type=Path, metavar="CSV", help="table to write (default: importance.csv in the run folder)"
     )
 
 

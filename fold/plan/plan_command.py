@@ -50,24 +50,24 @@ def _options(parser: argparse.ArgumentParser) -> None:
         help="carry out some of the best plans by least squares on calib.npz, and say how far their outputs are off",
     )  # fmt: skip
     limit = parser.add_mutually_exclusive_group()
-    limit.add_argument("--budget-ms", type=positive, metavar="X", help="at most this latency")
-    limit.add_argument("--speedup", type=positive, metavar="S", help="at least this many times as fast as the original")
+    limit.add_argument("--budget-ms", type=positive, metavar="X", help="plan for at most this latency, in ms")
+    limit.add_argument("--speedup", type=positive, metavar="S", help="plan for at least this speed-up")
     limit.add_argument(
         "--max-loss", type=non_negative, metavar="X",
-        help="the fastest that loses at most X points of accuracy as measured, carried out by fits",
+        help="plan the fastest network that loses at most X points of accuracy, as measured on fitted networks",
     )  # fmt: skip
     limit.add_argument(
         "--optimal", type=Path, metavar="CSV", help="write the fastest split of each row of the table, and no plan"
     )
     parser.add_argument(
         "--held-out", type=Path, metavar="NPZ",
-        help="labelled images for --max-loss, none of calib.npz (default: heldout.npz in the run folder)",
+        help="labelled images for --max-loss, other ones than in calib.npz (default: heldout.npz in the run folder)",
     )  # fmt: skip
     parser.add_argument(
         "--unlabelled", action="store_true",
-        help="--max-loss is a divergence of the outputs, in nats; labels are not used",
+        help="take --max-loss as a divergence of the outputs, in nats, and use no labels",
     )  # fmt: skip
-    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="where to write (default: the run folder)")
+    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="folder to write to (default: the run folder)")
 
 
 def _run(options: argparse.Namespace) -> None:

@@ -47,7 +47,7 @@ def _carried_out(plan: Plan) -> str:
     """A row for each of the best plans that was carried out by fits; nothing where none was."""
     rows = [["plan", "predicted ms", "speed-up", "importance lost", "divergence", "same class"]]
     for point in plan.frontier:
-        if point.divergence is not None and point.agreement is not None:
+        if point.divergence is not None:
             rows.append(
                 [
                     "chosen" if math.isclose(point.latency_ms, plan.latency_ms) else "",
@@ -55,7 +55,7 @@ def _carried_out(plan: Plan) -> str:
                     f"{plan.original_ms / point.latency_ms:.3f}x",
                     f"{point.importance_lost:.3g}",
                     f"{point.divergence:.3g}",
-                    f"{100 * point.agreement:.1f} %",
+                    "-" if point.agreement is None else f"{100 * point.agreement:.1f} %",
                 ]
             )
     return f"carried out by least squares, without tuning:\n{table(rows)}" if len(rows) > 1 else ""

@@ -39,6 +39,7 @@ def cost(model: nn.Module, example: Tensor) -> Cost:
     Raises:
         InputError: the network cannot be traced or does not accept ``example``.
 
+    Example:
         >>> import torch, layer_folding as lf
         >>> lf.cost(torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU()), torch.rand(1, 3, 16, 16))
         Cost(depth=1, parameters=224, macs=42336)
@@ -53,11 +54,19 @@ def cost(model: nn.Module, example: Tensor) -> Cost:
 
 
 def depth(model: nn.Module, example: Tensor) -> int:
-    """Weighted layers (convolutions and linear layers) on the longest path through ``model``; raises as `cost` does.
+    """Weighted layers (convolutions and linear layers) on the longest path through ``model``.
 
-    >>> import torch, layer_folding as lf
-    >>> lf.depth(torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU()), torch.rand(1, 3, 16, 16))
-    1
+    Args:
+        model: any network that ``torch.fx`` can trace, in any mode; it is not modified.
+        example: one input batch `[batch, in, *spatial]`; only its shape, dtype and device matter.
+
+    Raises:
+        InputError: the network cannot be traced or does not accept ``example``.
+
+    Example:
+        >>> import torch, layer_folding as lf
+        >>> lf.depth(torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU()), torch.rand(1, 3, 16, 16))
+        1
     """
     return cost(model, example).depth
 

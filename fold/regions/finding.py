@@ -17,6 +17,7 @@ from ..algebra.geometry import Geometry
 from ..algebra.layers import is_weighted, layer_of
 from ..algebra.operations import AffineOp, not_linear
 from ..algebra.refusals import Code, Refusal
+from ..graph.kept import kept_layers
 from ..graph.nodes import (
     describe,
     is_activation,
@@ -112,7 +113,7 @@ def exact_regions(traced: fx.GraphModule, removed: Collection[fx.Node] = ()) -> 
     regions = _collect(steps, without, settle(steps, Rules(without, policy, hoisted=False)))
     # hoisting is no remedy for a layer that would stay apart even then
     reasons = {entry.layer: entry for entry in hoisted.skipped}
-    return Regions(regions.found, [reasons.get(entry.layer, entry) for entry in regions.skipped])
+    return Regions(regions.found, [*(reasons.get(entry.layer, entry) for entry in regions.skipped), *_kept(traced)])
 
 
 def hoisted_regions(traced: fx.GraphModule, removed: Collection[fx.Node] = ()) -> Regions:
@@ -127,7 +128,8 @@ def hoisted_regions(traced: fx.GraphModule, removed: Collection[fx.Node] = ()) -
     they stay apart unless merging needs no more multiply-accumulates, of the two or of the whole region: nobody asked
     for that merge.
     """
-    return hoisted(read_steps(traced), frozenset(removed))
+    regions = hoisted(read_steps(traced), frozenset(removed))
+    return Regions(regions.found, [*regions.skipped, *_kept(traced)])
 
 
 def hoisted(steps: list[Step], removed: frozenset[fx.Node]) -> Regions:
@@ -231,6 +233,11 @@ def _region(output: fx.Node, value: Value, within: list[Step], removed: frozense
         value.before,
         mapped=value.mapped,
     )
+
+
+def _kept(traced: fx.GraphModule) -> list[Skipped]:
+    """The layers in modules that tracing kept whole."""
+    return [Skipped(layer, reason, "kept-whole") for layer, reason in kept_layers(traced)]
 
 
 def _skipped(step: Step, walk: Walk) -> Skipped | None:

@@ -50,6 +50,7 @@ def hoist_padding(
     Raises:
         InputError: the network cannot be traced or does not accept ``example``.
 
+    Example:
         >>> import torch, layer_folding as lf
         >>> model = torch.nn.Sequential(*(torch.nn.Conv2d(3, 3, 3, padding=1) for _ in range(2))).eval()
         >>> ready, hoisted = lf.hoist_padding(model, torch.rand(1, 3, 16, 16))

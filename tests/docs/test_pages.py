@@ -83,3 +83,18 @@ def test_commands_in_the_text_have_what_they_name(page):
     for text in code(page):
         if re.match(r"make [a-z]|layer-folding [a-z]|(\.venv/bin/)?python3? -m ", text):
             commands.check_mention(text)
+
+
+WORDS = (
+    *("activation", "gate", "remove", "hoist", "anchor", "region", "merge", "fit", "shape", "candidate", "alternative"),
+    *("segment", "latency table", "importance", "plan", "budget", "run", "stage"),
+)
+
+
+def test_the_glossary_has_the_words_that_the_project_uses_in_one_meaning():
+    text = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+    assert set(WORDS) <= set(re.findall(r"^\| ([^|]+?) \| [^|]+ \|$", text, re.M))
+
+
+def test_the_readme_is_short():
+    assert len(PAGES[0].read_text(encoding="utf-8").splitlines()) <= 150

@@ -11,7 +11,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 TRAINED = ("plain.py", "lightning_module.py")
-CHECKED = ("backbone.py", "onnx_in.py", "segmentation.py")  # these assert what they show
+CHECKED = ("backbone.py", "onnx_in.py", "segmentation.py", "transformers_image.py", "yolo.py")  # assert what they show
+NEEDED = {"lightning_module.py": "lightning", "transformers_image.py": "transformers", "yolo.py": "ultralytics"}
 
 
 def run(script: str) -> str:
@@ -27,6 +28,18 @@ def run(script: str) -> str:
     return done.stdout
 
 
+@pytest.fixture(autouse=True)
+def offline(tmp_path, monkeypatch):
+    monkeypatch.setenv("YOLO_CONFIG_DIR", str(tmp_path))
+    monkeypatch.setenv("YOLO_OFFLINE", "True")
+
+
+def require(script: str) -> None:
+    package = NEEDED.get(script, "torch")
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"needs {package}, which is not installed")
+
+
 def test_each_is_run_here():
     assert {path.name for path in (ROOT / "examples").glob("*.py")} == {*TRAINED, *CHECKED}
 
@@ -34,8 +47,7 @@ def test_each_is_run_here():
 @pytest.mark.slow
 @pytest.mark.parametrize("script", TRAINED)
 def test_it_trains_and_folds(script):
-    if script == "lightning_module.py" and importlib.util.find_spec("lightning") is None:
-        pytest.skip("needs lightning, which is not installed")
+    require(script)
     output = run(script)
     layers = [int(number) for number in re.findall(r"(\d+) layers", output)]
     accuracy = [float(number) for number in re.findall(r"([\d.]+) %", output)]
@@ -46,5 +58,6 @@ def test_it_trains_and_folds(script):
 @pytest.mark.slow
 @pytest.mark.parametrize("script", CHECKED)
 def test_it_folds(script):
+    require(script)
     before, after = re.search(r"(\d+) => (\d+)", run(script)).groups()
     assert int(after) < int(before)

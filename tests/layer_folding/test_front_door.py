@@ -14,6 +14,8 @@ from layer_folding.catalogue import GROUPS, group_of
 from layer_folding.command_line import run
 from layer_folding.front_door import call
 
+# Words that a phrase begins with which only makes sense after another.
+BEGINS_ELSEWHERE = re.compile(r"(of|that|but|also|and|those|these|as|which|whose|where|at most|at least)\b|\(")
 NAMES = [name for group in GROUPS for name in group.summaries]
 
 
@@ -126,6 +128,8 @@ def test_its_help_shows_examples_that_it_understands(name, capsys):
 def test_every_phrase_of_its_help_stands_alone(name):
     for action in options(name):
         assert action.help, f"{name} {action.dest} has no help"
-        assert not re.match(r"(of|that|but|also|and|those|as|which|\()\b|\(", action.help), f"{name}: {action.help}"
+        assert not re.match(
+            r"(of|that|but|also|and|those|these|as|which|whose|where|at most|at least)\b|\(", action.help
+        ), f"{name}: {action.help}"
     assert command(name).description.endswith(".")
     assert re.match(r"[a-z][^.]*$", group_of(name).summaries[name])

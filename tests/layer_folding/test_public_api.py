@@ -1,8 +1,10 @@
 """``import layer_folding as lf``: every public name is documented, typed and lazy; the examples run."""
 
 import ast
+import dataclasses
 import doctest
 import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -51,6 +53,36 @@ def test_options_are_keyword_only_and_typed(name):
         assert parameter.annotation is not parameter.empty, f"{name}({parameter.name})"
         assert parameter.default is parameter.empty or parameter.kind is parameter.KEYWORD_ONLY, parameter.name
     assert signature.return_annotation is not signature.empty
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_its_arguments_and_errors_are_explained(name):
+    text, signature = inspect.getdoc(getattr(lf, name)), inspect.signature(getattr(lf, name))
+    assert [each for each in signature.parameters if not re.search(rf"^    {each}: ", text, re.M)] == []
+    assert re.search(r"^Raises:\n    \w+Error: |Nothing is raised\.$", text, re.M)
+    assert not re.search(r"^Raises:\n(    .*\n|\n)*    >>> ", text, re.M), "begin the example with Example:"
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLIC if dataclasses.is_dataclass(getattr(lf, name))])
+def test_its_fields_are_explained(name):
+    fields = [field.name for field in dataclasses.fields(getattr(lf, name))]
+    assert [field for field in fields if f"``{field}``" not in inspect.getdoc(getattr(lf, name))] == []
+
+
+def test_the_reference_has_every_public_name_once():
+    text = (Path(__file__).parents[2] / "docs" / "api" / "index.rst").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"^\.\. auto\w+:: layer_folding\.(\w+)$", text, re.M)) == sorted(PUBLIC)
+
+
+@pytest.mark.slow
+def test_the_reference_is_built_without_a_warning(tmp_path):
+    source = Path(__file__).parents[2] / "docs" / "api"
+    build = ["-W", "-q", "-b", "html", "-d", tmp_path / "doctrees", source, tmp_path / "site"]
+    done = subprocess.run([sys.executable, "-m", "sphinx", *map(str, build)], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    page = (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
+    signatures = re.findall(r'<dt class="sig sig-object py" id="(layer_folding\.\w+)">(.*?)</dt>', page, re.S)
+    assert [name for name, signature in signatures if "viewcode-link" not in signature] == []
 
 
 @pytest.fixture(scope="module")

@@ -54,8 +54,8 @@ def written(tmp_path):
 @pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (1200, "dark"), (390, "light"), (390, "dark")])
 def test_it_opens_complete_and_quiet(visit, written, width, scheme):
     tab = visit(written, width, scheme)
-    assert [tab.locator(f"#{name}").is_visible() for name in SECTIONS] == [True] * len(SECTIONS)
-    assert all(chart.bounding_box()["height"] > 100 for chart in tab.locator("svg").all())
+    assert all(tab.locator(f"#{name}").is_visible() for name in SECTIONS)
+    assert all(chart.bounding_box()["height"] > 100 for chart in tab.locator("svg:visible").all())
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
     assert tab.complaints == []
 
@@ -64,6 +64,17 @@ def test_charts_fit_a_phone(visit, written):
     tab = visit(written, 390)
     charts = tab.locator("figure svg").all()
     assert len(charts) >= 3 and all(chart.bounding_box()["width"] <= 390 - 2 * 16 for chart in charts)
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_nothing_is_cut_and_both_networks_are_seen(visit, written, width):
+    tab = visit(written, width)
+    wider = (
+        "[...document.querySelectorAll('.scroll, figure, td, dd, h1')].filter(e => e.scrollWidth > e.clientWidth + 1)"
+    )
+    assert tab.evaluate(f"{wider}.filter(e => e.clientWidth).map(e => e.textContent.trim())") == []
+    heads = [head.bounding_box() for head in tab.locator(".network:visible .head").all()]
+    assert len(heads) == 2 and all(head["x"] + head["width"] <= width for head in heads)
 
 
 def test_charts_follow_light_and_dark(visit, written):

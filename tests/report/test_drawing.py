@@ -47,10 +47,10 @@ def test_a_merged_layer_is_level_with_its_parts_and_linked_to_each(folder):
     hues = {box.layer.name: box.hue for box in sheet.boxes}
     assert hues == {"stem": None, "block.conv1": 0, "block.conv2": 0, "block.conv1_conv2": 0}
     at = {(box.x, box.layer.name): box.y for box in sheet.boxes}
-    left = [at[drawing.LEFT, name] for name in ("block.conv1", "block.conv2")]
-    assert at[drawing.RIGHT, "block.conv1_conv2"] == sum(left) / 2
+    left = [at[drawing.WIDE.left, name] for name in ("block.conv1", "block.conv2")]
+    assert at[drawing.WIDE.right, "block.conv1_conv2"] == sum(left) / 2
     assert [hue for _, hue in sheet.links] == [0, 0] and len(sheet.arcs) == 1
-    assert [box.after for box in sheet.boxes if box.layer.name == "block.conv1"] == [[("Relu", True)]]
+    assert [box.after for box in sheet.boxes if box.layer.name == "block.conv1"] == [[("Relu", "gone")]]
 
 
 def test_layers_keep_apart_where_groups_interleave():
@@ -61,8 +61,8 @@ def test_layers_keep_apart_where_groups_interleave():
         {**known, "layers": ["a", "d"], "activations": [], "name": "ad"},
         {**known, "layers": ["b", "c"], "activations": [], "name": "bc"},
     )
-    ys = [box.y for box in drawing.sheet(before, after, folded).boxes if box.x == drawing.RIGHT]
-    assert ys[1] - ys[0] >= drawing.ROW
+    ys = [box.y for box in drawing.sheet(before, after, folded).boxes if box.x == drawing.WIDE.right]
+    assert ys[1] - ys[0] >= drawing.WIDE.row
 
 
 def deep(path, count):
@@ -76,6 +76,6 @@ def test_deep_networks_are_drawn_up_to_a_limit(tmp_path, layers, drawn):
     folder = write(tmp_path / "run")
     deep(folder / "original.onnx", layers)
     html = page.render(run_folder.run(folder))
-    assert ('<svg xmlns="http://www.w3.org/2000/svg" class="network"' in html) == drawn
+    assert ('<svg xmlns="http://www.w3.org/2000/svg" class="network wide"' in html) == drawn
     assert ("No drawing: 301 layers" in html) == (not drawn)
     assert len(html) < 2e6

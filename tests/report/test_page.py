@@ -1,12 +1,19 @@
 import json
+import re
 import shutil
+from dataclasses import replace
 
 import pytest
 
 from layer_folding import fold_results, run_config
 from layer_folding.errors import InputError
-from layer_folding.report import page, run_folder
+from layer_folding.fit_choices import Choice
+from layer_folding.importance_tables import Importance, write_importance
+from layer_folding.plans import write_plan
+from layer_folding.report import charts, page, run_folder
 from layer_folding.report.figures import SHOWN
+from layer_folding.stages import STEPS
+from tests.layer_folding.test_plans import PLAN
 from tests.report.conftest import Page, bench_json, config_json, fold_json, write
 
 SECTIONS = [
@@ -16,10 +23,9 @@ SECTIONS = [
     "gates",
     "latency",
     "layers",
-    "prediction",
-    "precision",
     "device",
     "commands",
+    "absent",
 ]
 HOSTILE = "<script>alert(1)</script>\"'&$x^{"
 
@@ -102,24 +108,31 @@ def test_names_are_text_whatever_is_in_them(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("missing", "section", "command"),
+    ("missing", "sections", "command"),
     [
-        ("fold.json", "folded", "make fold"),
-        ("fold.json", "accuracy", "make fold"),
-        ("metrics.csv", "gates", "make prefold"),
-        ("bench.json", "latency", "make export trt-bench"),
-        ("bench.json", "precision", "make export trt-bench"),
-        ("bench.json", "headline", "make export trt-bench"),
-        ("folded.onnx", "folded", "make export"),
-        ("config.json", "commands", "make pretrain"),
+        ("fold.json", ["folded", "accuracy", "layers"], "make fold"),
+        ("metrics.csv", ["gates"], "make prefold"),
+        ("bench.json", ["latency", "device"], "make export trt-bench"),
+        ("config.json", [], "make pretrain"),
     ],
 )
-def test_what_is_missing_is_said_with_the_command_that_makes_it(folder, missing, section, command):
+def test_a_section_without_content_is_left_out_and_the_command_that_makes_it_is_said(
+    folder, missing, sections, command
+):
     (folder / missing).unlink()
     html = page.render(run_folder.run(folder))
-    part = html[html.index(f'id="{section}"') :].partition("</section>")[0]
-    assert f"<code>{command} RUN={folder}</code>" in part
-    assert Page(html).sections() == SECTIONS
+    assert f"<code>{command} RUN={folder}</code> makes it." in html[html.index('id="absent"') :]
+    assert [name for name in SECTIONS if name not in Page(html).sections()] == sections
+
+
+def test_without_an_onnx_file_the_drawing_is_missed_and_without_a_measurement_the_verdict(folder):
+    (folder / "folded.onnx").unlink()
+    (folder / "bench.json").unlink()
+    html = page.render(run_folder.run(folder))
+    assert (
+        f"<code>make export RUN={folder}</code> makes it" in html.partition('id="folded"')[2].partition("</section>")[0]
+    )
+    assert f"<code>make export trt-bench RUN={folder}</code>" in html.partition("</header>")[0]
 
 
 def test_a_run_that_has_only_begun_has_a_page_too(folder):
@@ -156,19 +169,16 @@ def test_a_fold_json_that_lacks_something_is_named(tmp_path, change):
 
 
 @pytest.mark.parametrize(
-    ("name", "schema", "sections", "command"),
-    [
-        ("fold.json", 2, ["folded", "accuracy", "layers"], "fold"),
-        ("bench.json", 1, ["headline", "latency", "prediction", "precision", "device"], "trt-bench"),
-        ("config.json", 2, ["commands"], "pretrain"),
-    ],
+    ("name", "schema", "command"),
+    [("fold.json", 2, "fold"), ("bench.json", 1, "trt-bench"), ("config.json", 2, "pretrain")],
 )
-def test_a_file_of_another_schema_is_said_where_it_is_missed(folder, name, schema, sections, command):
+def test_a_file_of_another_schema_is_said_where_it_is_missed(folder, name, schema, command):
     (folder / name).write_text(json.dumps({"schema": 7, "all else": "unknown"}))
     html = page.render(run_folder.run(folder))
-    assert Page(html).sections() == SECTIONS
-    for section in sections:
-        part = html[html.index(f'id="{section}"') :].partition("</section>")[0]
+    for part in [
+        html[html.index('id="absent"') :],
+        *([html.partition("</header>")[0]] if name == "bench.json" else []),
+    ]:
         assert f"{name} is of schema 7, and this version reads schema {schema}: <code>make " in part
         assert f"{command} RUN={folder}</code> makes it again" in part
     assert ("No verdict" in html) == (name == "bench.json")
@@ -191,17 +201,51 @@ def test_fitted_layers_are_listed_and_stand_for_those_of_the_original(tmp_path):
     run = run_folder.run(write(tmp_path / "run", fold=fold, config=config))
     (tmp_path / "run" / "metrics.csv").unlink()
     text = page.render(run_folder.run(tmp_path / "run"))
-    assert "<td>block.conv1 + block.conv2</td><td>block.relu</td><td>3x1</td>" in text
+    assert re.search(r">block.conv1 \+ block.conv2</td><td [^>]*>block.relu</td><td [^>]*>3x1</td>", text)
+    assert '<span class="fitted"></span> fitted, which is approximate; the error stands below' in text
+    assert text.count(' fitted" width=') == 2 * 3  # in both drawings: two layers before, one after
     assert '<data value="0.3125" data-from="fold/fitted/0/error">0.312</data>' in text
-    assert "There were no gates: layers were fitted." in text
+    assert "How the gates opened" not in text
     (merge,) = run.fold.of_original
     assert (merge.layers, merge.activations) == (("block.conv1", "block.conv2"), ("block.relu",))
 
 
-def test_activations_that_were_put_back_are_named_beside_the_gates_that_opened(tmp_path):
+def test_activations_that_were_put_back_are_explained_where_they_are_drawn(tmp_path):
     kept = {"block.relu": "merging conv1 + conv2 would cost 2.4x the MACs"}
-    text = rendered(write(tmp_path / "run", fold={**fold_json(), "kept": kept})).text
-    assert "Put back although their gates opened" in text and "block.relu" in text and kept["block.relu"] in text
+    folded = {**fold_json()["folded"][0], "activations": []}
+    html = page.render(run_folder.run(write(tmp_path / "run", fold={**fold_json(), "folded": [folded], "kept": kept})))
+    part = html.partition('id="folded"')[2].partition("</section>")[0]
+    assert '<tspan class="kept">relu</tspan>' in part and "relu</span> put back although its gate opened" in part
+    assert ">Put back</h3>" in part and kept["block.relu"] in part
+
+
+def test_what_a_plan_chose_from_is_drawn(tmp_path):
+    folder = write(tmp_path / "run")
+    measured = replace(PLAN, frontier=(replace(PLAN.frontier[0], divergence=0.1, agreement=0.9), PLAN.frontier[1]))
+    fits = {Choice(("block.relu",), 3): 0.25, Choice(("block.relu",), 1): 0.5, Choice(("other",), "none"): 0.0}
+    write_plan(folder / "plan.json", measured)
+    write_importance(folder / "importance.csv", Importance({}, "KL divergence", fits=fits))
+    html = page.render(run_folder.run(folder))
+    part = html.partition('id="plan"')[2].partition("</section>")[0]
+    assert "for tensorrt on Orin, batch 8, fp16. In the upper picture some plans were carried out" in part
+    assert "1.2 ms, loses 0.3" in part and "block.relu, shape 3: 0.25" in part and "in KL divergence." in part
+    write_plan(folder / "plan.json", PLAN)
+    (folder / "importance.csv").unlink()
+    html = page.render(run_folder.run(folder))
+    assert "In the upper picture" not in html and "What each fitted layer loses" not in html
+    assert f"Predicted against measured: <code>make trt-bench RUN={folder}</code>" in html
+
+
+@pytest.mark.parametrize("values", [[0.9, 0.9, 0.9], [0.9995, 0.2, 1.0]])
+def test_the_axis_of_accuracy_fits_the_data(values):
+    chart = charts.accuracies(dict(zip(STEPS, values, strict=False)))
+    ticks = [float(text) for text in re.findall(r">([\d.]+)</text>", chart)]
+    assert max(ticks) <= 100 and min(ticks) >= 100 * min(values) - 30 * max(max(values) - min(values), 0.005)
+
+
+def test_noise_is_said_beside_the_headline(tmp_path):
+    html = page.render(run_folder.run(write(tmp_path / "run", bench=bench_json(spread=0.1))))
+    assert "warning: folded: samples vary by" in html.partition("</header>")[0]
 
 
 def test_a_network_in_which_nothing_folds(tmp_path):

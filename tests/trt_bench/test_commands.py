@@ -115,8 +115,10 @@ def files(tmp_path, onnx_folder):
         ("show missing.json", 2, "missing.json: no such file"),
         ("show half.json", 2, "half.json: damaged: "),
         ("show schema.json", 2, "schema.json: is of schema 2, and this version reads schema 1"),
-        ("show good.onnx", 2, "good.onnx: damaged: "),
-        ("show folder.json", 2, "folder.json: cannot be read"),
+        ("show text.npz", 2, "text.npz: is of no kind that layer-folding writes"),
+        ("show folder.json", 2, "folder.json: no run folder; give a file, or a folder that "),
+        ("show good.onnx --pictures drawn", 2, "--pictures: good.onnx has the kind ONNX network; give a bench.json"),
+        ("show good.onnx --csv --json", 2, "--json: not allowed with argument --csv; see"),
     ],
 )
 def test_bad_input_is_one_line(run, files, monkeypatch, no_tensorrt, arguments, code, message):

@@ -74,10 +74,41 @@ def the_input(m: Calls, x: Tensor) -> Tensor:
     return m.relu(x) + m.a(x)
 
 
+def by_index(m: Calls, x: Tensor) -> Tensor:
+    y = m.a(x)
+    y[:, :2] += 1
+    return y
+
+
+def by_assignment(m: Calls, x: Tensor) -> Tensor:
+    y = m.a(x)
+    y[:, 1] = x[:, 0]
+    return y
+
+
+def by_steps(m: Calls, x: Tensor) -> Tensor:
+    """As the keypoints of a pose network."""
+    y = m.a(x).clone()
+    y[:, 1::2] = y[:, 1::2].sigmoid()
+    y[:, 0::2] = y[:, 0::2] * 2.0 - m.keep(y)[:, 1::2]
+    return y
+
+
 @torch.no_grad()  # with gradients, PyTorch itself refuses to write to some views
 @pytest.mark.parametrize(
     "forward",
-    [skip_by_identity, skip_by_name, skip_by_contiguous, skip_before_the_write, one_half_of_two, twice, the_input],
+    [
+        skip_by_identity,
+        skip_by_name,
+        skip_by_contiguous,
+        skip_before_the_write,
+        one_half_of_two,
+        twice,
+        the_input,
+        by_index,
+        by_assignment,
+        by_steps,
+    ],
 )
 def test_other_names_of_an_overwritten_tensor_are_followed(forward):
     model = network(forward)
@@ -108,18 +139,6 @@ def chunk_read_whole(m: Calls, x: Tensor) -> Tensor:
     return y
 
 
-def by_index(m: Calls, x: Tensor) -> Tensor:
-    y = m.a(x)
-    y[:, :2] += 1
-    return y
-
-
-def by_assignment(m: Calls, x: Tensor) -> Tensor:
-    y = m.a(x)
-    y[:, 1] = x[:, 0]
-    return y
-
-
 def flattened(m: Calls, x: Tensor) -> Tensor:
     y = m.a(x)
     y.flatten(1).mul_(2)
@@ -146,8 +165,6 @@ def by_copying(m: Calls, x: Tensor) -> Tensor:
         slice_read_whole,
         whole_read_as_slice,
         chunk_read_whole,
-        by_index,
-        by_assignment,
         flattened,
         by_dropout,
         by_copying,
@@ -183,7 +200,7 @@ def test_linearize_hoist_and_fold_keep_the_function():
 
 OPERATIONS = (
     "conv", "relu", "relu in place", "F.relu in place", "identity", "name", "add_", "mul_", "+=", "*=", "slice", "step",
-    "first half", "view", "flatten", "sum", "contiguous", "batch norm",
+    "store", "store number", "store back", "first half", "view", "flatten", "sum", "contiguous", "batch norm",
 )  # fmt: skip
 
 
@@ -214,6 +231,15 @@ class Program(nn.Module):
             return x
         if operation == "*=":
             x *= -0.5
+            return x
+        if operation == "store":
+            x[:, ::2] = values[0].flatten(1)[0, 0] * 0.3
+            return x
+        if operation == "store number":
+            x[:, 0] = 0.5
+            return x
+        if operation == "store back":
+            x[:, :2] += 1.5
             return x
         return {
             "relu": self.relu, "relu in place": self.relu_, "F.relu in place": lambda x: F.relu(x, inplace=True),

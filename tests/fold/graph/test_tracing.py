@@ -1,6 +1,7 @@
 """The graph that is edited: one module per activation and call, nothing in place, the same function."""
 
 import copy
+import inspect
 import pickle
 
 import pytest
@@ -166,11 +167,11 @@ def test_opaque_modules_stay_whole():
     assert [node.target for node in graph.graph.nodes if is_activation(node)] == ["1"]
 
 
-def test_control_flow_is_refused():
+def test_control_flow_that_depends_on_values_is_refused_with_its_line():
     network = Calls(lambda m, x: m.a(x) if x.sum() > 0 else x, a=conv(WIDTH, 6))
-    with pytest.raises(
-        InputError, match=r"^Calls cannot be traced by torch.fx \(.*control flow.*\); pass the traceable"
-    ):
+    line = inspect.getsourcelines(test_control_flow_that_depends_on_values_is_refused_with_its_line)[1] + 1
+    message = rf"^Calls cannot be traced: {__file__}:{line} asks whether a condition holds, which depends on the val"
+    with pytest.raises(InputError, match=message):
         trace(network, EXAMPLE)
 
 
