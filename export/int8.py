@@ -90,8 +90,8 @@ def _with_pairs(
         _insert(graph, node, index, scales[node.inputs[index].name], zero)
     for node in layers:
         weight, axis = node.inputs[1].values, _channel_axis(node)
-        others = tuple(i for i in range(weight.ndim) if i != axis)
-        scale = _scale(np.abs(weight.astype(np.float64)).max(axis=others))
+        rest = tuple(i for i in range(weight.ndim) if i != axis)
+        scale = _scale(np.abs(weight.astype(np.float64)).max(axis=rest))
         name = node.inputs[1].name
         _insert(
             graph,

@@ -68,7 +68,7 @@ class Segments:
         return self._named(fitted(shape), region.layers, span, span.signature(region.removed), build)
 
     def __iter__(self) -> Iterator[Segment]:
-        return (Segment(name, build(), *others) for name, (build, *others) in self._builders.items())
+        return (Segment(name, build(), shape, feeds) for name, (build, shape, feeds) in self._builders.items())
 
     def _named(
         self, kind: str, nodes: Collection[fx.Node], span: Span, signature: object, build: Callable[[], fx.GraphModule]

@@ -1,4 +1,4 @@
-"""The sheets of tables that no stage reads again: sweep.csv, and the splits of a published latency table."""
+"""The sheets of tables that no stage reads again: sweep.csv, frontier.csv, the splits of a published latency table."""
 
 import csv
 from pathlib import Path
@@ -9,7 +9,7 @@ from .sheets import Sheet
 
 
 def sweep(path: Path) -> Sheet:
-    """The sheet of a sweep.csv: a row for each lambda."""
+    """The sheet of a sweep.csv or a frontier.csv: a row for each lambda or speed-up."""
     return _table(path, "sweep", "points")
 
 
