@@ -29,7 +29,7 @@ quote = '$(subst ','\'',$(1))'
 each = $(foreach one,$(1),$(call quote,$(one)))
 option = $(if $(2),$(1) $(call quote,$(2)))
 there = $(shell test -e $(call quote,$(1)) && echo yes)
-GIVEN := PYTHON MODEL DATA RUN RUNTIME BATCH PRECISION N LAMBDAS ENGINE WEIGHTS EPOCHS SIZE LAMBDA BUDGET_MS SPEEDUP SPEEDUPS MAX_LOSS LATENCY \
+GIVEN := PYTHON MODEL DATA RUN RUNTIME BATCH PRECISION N LAMBDAS ENGINE WEIGHTS EPOCHS SIZE LAMBDA BUDGET_MS SPEEDUP SPEEDUPS MAX_LOSS MAX_DROP LATENCY \
          PLAN RUNS BOARD
 $(foreach name,$(GIVEN),$(if $(filter command environment,$(firstword $(origin $(name)))),$(if $(findstring $$,$(value $(name))),\
   $(error $(name): make would replace what begins with a dollar sign; give the value itself))))
@@ -71,7 +71,7 @@ help: ## list the targets and variables
 	@echo '    'LAMBDAS=$(call quote,$(LAMBDAS))  ENGINE=$(call quote,$(ENGINE)) '(or ray)'
 	@echo "    WEIGHTS=FILE  EPOCHS=N (0 skips training)  LAMBDA=X (depth penalty)  SIZE=PIXELS"
 	@echo '    'N=$(call quote,$(N)) '(fuzz)'  PYTHON=$(call quote,$(PYTHON))
-	@echo "    SPEEDUPS='S S' (sweep, in place of LAMBDAS)"
+	@echo "    SPEEDUPS='S S' (sweep, in place of LAMBDAS)  MAX_DROP=POINTS (export, of int8)"
 	@echo "    BUDGET_MS=X or SPEEDUP=S or MAX_LOSS=POINTS (plan, fit)  LATENCY=CSV or PLAN=TXT (prefold)"
 	@echo "    RUNS='DIR DIR' (report: several runs, and their frontier)"
 	@echo "    BOARD=USER@HOST (trt-bench, table and jetson-setup run there, over ssh)"
@@ -180,7 +180,7 @@ else
 endif
 
 export: $(READY) ## original and folded network to ONNX in each PRECISION, each compared with PyTorch
-	@$(PY) -m export $(trust) --precision $(call quote,$(PRECISION)) --data $(call run,/eval.npz) \
+	@$(PY) -m export $(trust) --precision $(call quote,$(PRECISION)) --data $(call run,/eval.npz) $(call option,--max-drop,$(MAX_DROP)) \
 	  $(call run,/original.safetensors) $(call run,/folded.safetensors)
 
 trt-bench: ## latency of both in PRECISION, interleaved, against the plan: TensorRT, else ONNX Runtime on the CPU

@@ -1,4 +1,5 @@
-"""`python -m export`, of networks; `python -m export segments`, of the layers that a plan needs."""
+"""`python -m export`, of networks; `python -m export segments`, of the layers that a plan needs;
+`python -m export sensitivity`, what int8 costs in each layer."""
 
 import sys
 
@@ -10,7 +11,7 @@ from . import commands
 def main() -> None:
     """Run the command line of this process. Raises InputError and CheckError."""
     words = sys.argv[1:]
-    if words[:1] == ["segments"]:
+    if words[:1] in (["segments"], ["sensitivity"]):
         commands.main(words, "python -m export")
     else:
         commands.main(["export", *words], "python -m")

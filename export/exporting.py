@@ -125,18 +125,20 @@ def write(
     evalset: EvalSet | None = None,
     calibration: Calibration | None = None,
     keep: Collection[str] = (),
+    unquantised: Collection[str] = (),
 ) -> Exported:
     """Write ``source`` in ``precision`` to ``target``, which appears only after the file has passed its check.
 
     The check compares on noise and on images, those of ``evalset`` or else those that int8 is calibrated on; int8 on
-    images alone, because its ranges are not those of noise. ``evalset`` also gives the accuracy. Raises InputError, and
+    images alone, because its ranges are not those of noise. ``evalset`` also gives the accuracy. ``keep`` and
+    ``unquantised`` are as in `convert`. Raises InputError, and
     CheckError: then an older file of the name is renamed to NAME.onnx.old.
     """
     shown = None if calibration is None else calibration.images[:_CHECKED_IMAGES]
     if evalset is not None:
         shown = evalset.inputs(_CHECKED_IMAGES)
     try:
-        model, said = convert(source.simple, precision, calibration, keep)
+        model, said = convert(source.simple, precision, calibration, keep, unquantised)
         with atomic_path(target) as temporary:
             difference = check(source.reference, model, shown, TOLERANCES[precision], noise=precision not in QUANTISED)
             right = None if evalset is None else accuracy(model, evalset)

@@ -7,7 +7,7 @@ Runtime does the histograms. Everything is symmetric, zero points are 0, weights
 biases stay float.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 import onnx
@@ -33,12 +33,36 @@ def quantise(
     """
     require_floats(model, "int8")
     graph = gs.import_onnx(model)
-    layers = [node for node in graph.nodes if _is_layer(node) and not {node.name, node.op} & set(keep)]
-    if not layers:
-        raise InputError(
-            "int8: no Conv, Gemm or MatMul with constant weights is left to quantise; use another precision"
-        )
-    return _with_pairs(model, graph, layers, shortcuts(graph, keep), images, method)
+    layers = _layers(graph, keep)
+    return _with_pairs(
+        model, graph, layers, shortcuts(graph, keep), lambda names: largest_values(model, names, images, method)
+    )
+
+
+def quantisable(model: onnx.ModelProto, keep: Collection[str] = ()) -> list[str]:
+    """The names of the nodes of ``model`` that `quantise` gives pairs: layers, and additions with a shortcut.
+
+    Raises as `quantise`.
+    """
+    require_floats(model, "int8")
+    graph = gs.import_onnx(model)
+    nodes = [*_layers(graph, keep), *(node for node, _ in shortcuts(graph, keep))]
+    return list(dict.fromkeys(node.name for node in nodes))
+
+
+def ranges(model: onnx.ModelProto, images: np.ndarray, method: str = "minmax") -> dict[str, float]:
+    """The largest absolute value of each tensor that `quantise` would quantise for a reader."""
+    graph = gs.import_onnx(model)
+    edges = [*((node, 0) for node in _layers(graph)), *shortcuts(graph)]
+    return largest_values(model, list(dict.fromkeys(node.inputs[i].name for node, i in edges)), images, method)
+
+
+def quantise_only(model: onnx.ModelProto, chosen: Collection[str], largest: Mapping[str, float]) -> onnx.ModelProto:
+    """``model`` with pairs for the nodes ``chosen`` of `quantisable` alone; ``largest`` is from `ranges`."""
+    graph = gs.import_onnx(model)
+    layers = [node for node in graph.nodes if _is_layer(node) and node.name in chosen]
+    others = [(node, index) for node, index in shortcuts(graph) if node.name in chosen]
+    return _with_pairs(model, graph, layers, others, lambda names: {name: largest[name] for name in names})
 
 
 def quantise_segment(model: onnx.ModelProto, images: np.ndarray, *, feeds_layer: bool) -> onnx.ModelProto:
@@ -54,7 +78,9 @@ def quantise_segment(model: onnx.ModelProto, images: np.ndarray, *, feeds_layer:
     others = [*shortcuts(graph), *((node, 0) for node in ends)]
     if not layers and not others:
         return model
-    result = gs.import_onnx(_with_pairs(model, graph, layers, others, images, "minmax"))
+    result = gs.import_onnx(
+        _with_pairs(model, graph, layers, others, lambda names: largest_values(model, names, images))
+    )
     for node in [node for node in result.nodes if node.name in {end.name for end in ends}]:
         bypass(result, node, seen_elsewhere(result))
     return gs.export_onnx(result)
@@ -76,22 +102,20 @@ def _with_pairs(
     graph: gs.Graph,
     layers: list[gs.Node],
     others: list[tuple[gs.Node, int]],
-    images: np.ndarray,
-    method: str,
+    largest_of: Callable[[list[str]], Mapping[str, float]],
 ) -> onnx.ModelProto:
     """``graph``, which is that of ``model``, with pairs on what ``layers`` read, on their weights, and on the inputs of
-    ``others``."""
+    ``others``. ``largest_of`` gives the largest absolute values of tensors."""
     edges = [(node, 0) for node in layers] + others
-    tensors = list(dict.fromkeys(node.inputs[index].name for node, index in edges))
-    largest = largest_values(model, tensors, images, method)
+    largest = largest_of(list(dict.fromkeys(node.inputs[index].name for node, index in edges)))
     scales = {name: gs.Constant(f"{name}_scale", _scale(np.array(value))) for name, value in largest.items()}
     zero = gs.Constant("int8_zero", np.zeros((), np.int8))
     for node, index in edges:
         _insert(graph, node, index, scales[node.inputs[index].name], zero)
     for node in layers:
         weight, axis = node.inputs[1].values, _channel_axis(node)
-        rest = tuple(i for i in range(weight.ndim) if i != axis)
-        scale = _scale(np.abs(weight.astype(np.float64)).max(axis=rest))
+        across = tuple(i for i in range(weight.ndim) if i != axis)
+        scale = _scale(np.abs(weight.astype(np.float64)).max(axis=across))
         name = node.inputs[1].name
         _insert(
             graph,
@@ -125,6 +149,16 @@ def shortcuts(graph: gs.Graph, keep: Collection[str] = ()) -> list[tuple[gs.Node
         elif any(ends):
             found.append((node, ends.index(False)))
     return found
+
+
+def _layers(graph: gs.Graph, keep: Collection[str] = ()) -> list[gs.Node]:
+    """The layers of ``graph`` to quantise. Raises ``InputError`` where there are none."""
+    layers = [node for node in graph.nodes if _is_layer(node) and not {node.name, node.op} & set(keep)]
+    if not layers:
+        raise InputError(
+            "int8: no Conv, Gemm or MatMul with constant weights is left to quantise; use another precision"
+        )
+    return layers
 
 
 def _is_layer(node: gs.Node) -> bool:

@@ -34,11 +34,12 @@ class Calibration:
     seed: int | None = None
 
 
-def read_calibration(path: Path, method: str, count: int, seed: int) -> Calibration:
-    """``count`` images of the set at ``path``, drawn with ``seed``. Raises InputError if there are none to read."""
+def read_calibration(path: Path, method: str, count: int, seed: int, option: str = "--calibration") -> Calibration:
+    """``count`` images of the set at ``path``, drawn with ``seed``. Raises InputError if there are none to read, which
+    names the ``option``."""
     if not path.is_file():
         raise InputError(
-            f"--calibration: {path} is not there; give training images, as `python -m train pretrain` writes calib.npz"
+            f"{option}: {path} is not there; give training images, as `python -m train pretrain` writes calib.npz"
         )
     inputs = read_evalset(path).inputs()
     order = np.random.default_rng(seed).permutation(len(inputs))
@@ -55,11 +56,16 @@ def require_scales(precision: str, opset: int) -> None:
 
 
 def convert(
-    model: onnx.ModelProto, precision: str, calibration: Calibration | None, keep: Collection[str]
+    model: onnx.ModelProto,
+    precision: str,
+    calibration: Calibration | None,
+    keep: Collection[str],
+    unquantised: Collection[str] = (),
 ) -> tuple[onnx.ModelProto, dict[str, object]]:
     """``model``, which is fp32, in ``precision``, and what its metadata say of that.
 
-    ``keep`` names nodes, or operators, that stay in fp32. Raises ``InputError`` and ``CheckError`` as the conversions.
+    ``keep`` names nodes, or operators, that stay in fp32. In the quantised precisions, nodes in ``unquantised`` have
+    the precision of the rest. Raises ``InputError`` and ``CheckError`` as the conversions.
     """
     unknown = set(keep) - {name for node in model.graph.node for name in (node.name, node.op_type)}
     if unknown:
@@ -84,7 +90,8 @@ def convert(
         if precision != "int8":
             require_halvable(model, keep)
         settings = {"method": calibration.method, "images": len(images), "seed": calibration.seed}
-        quantised = quantise(model, images, calibration.method, keep)
+        settings |= {"unquantised": list(unquantised)} if unquantised else {}
+        quantised = quantise(model, images, calibration.method, [*keep, *unquantised])
         result = quantised if precision == "int8" else halved(quantised, keep)
         return result, {"precision": precision, "calibration": json.dumps(settings)}
     return model, {"precision": "fp32"}

@@ -80,6 +80,18 @@ def difference(
     return worst(outputs)
 
 
+def outputs_of(onnx_model: str | Path | onnx.ModelProto, images: np.ndarray) -> list[np.ndarray]:
+    """All outputs of ``onnx_model`` for ``images``, float32 [N,C,H,W], in ONNX Runtime on the CPU.
+
+    Where the batch size is fixed, images that do not fill a batch are left out. Raises ``CheckError`` where it cannot
+    be run.
+    """
+    session = open_session(onnx_model)
+    function = _onnx_function(session)
+    batches = [function(batch) for batch in _batches(session, images, False)]
+    return [np.concatenate(values) for values in zip(*batches, strict=True)]
+
+
 def accuracy(onnx_model: str | Path | onnx.ModelProto, evalset: EvalSet) -> float:
     """The fraction of the images of ``evalset`` that ``onnx_model`` puts in their class, in ONNX Runtime on the CPU.
 

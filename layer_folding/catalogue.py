@@ -54,6 +54,7 @@ GROUPS = (
         {
             "export": "write checkpoints as verified ONNX files, in fp32, fp16 and int8",
             "segments": "write the layers whose latency a plan needs, as ONNX files",
+            "sensitivity": "say what int8 costs in each layer",
         },
     ),
     Group(

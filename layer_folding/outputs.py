@@ -21,6 +21,7 @@ class Kind:
 
 LATENCY_TABLE = Kind("latency table", ".csv", rb"st,end,time")
 IMPORTANCE_TABLE = Kind("table of importances", ".csv", rb"activations,")
+SENSITIVITIES = Kind("table of sensitivities", ".csv", rb"layer,alone")
 SPLITS = Kind("table of splits", ".csv", rb"id,st,end,time")
 BENCH = Kind("bench.json", ".json", rb'\{\s*"schema": \d+,\s*"runtime"')
 PAGE = Kind("page", ".html", rb"(?i)<!doctype html>")
