@@ -192,6 +192,8 @@ def test_tables_for_people_and_other_programs(run, tmp_path):
     assert run("show", tmp_path / "sweep.csv", "--csv")[1].splitlines()[1] == f"{tmp_path}/sweep.csv,0.25,9,4,16,0.875"
     (tmp_path / "frontier.csv").write_text("asked,planned,latency_ms,fitted,depth,folded\n1.2,1.25,0.5,2,18,0.875\n")
     assert "frontier.csv: sweep" in run("show", tmp_path / "frontier.csv")[1]
+    (tmp_path / "int8.csv").write_text("layer,alone,others\nconv1,0.01,0.02\n")
+    assert "int8.csv: what int8 costs" in run("show", tmp_path / "int8.csv")[1]
     (tmp_path / "splits.csv").write_text('id,st,end,time,stdev,breaks\n0,0,2,1.5,0.1,"0,1,2"\n')
     assert "table of splits" in run("show", tmp_path / "splits.csv")[1]
     (tmp_path / "sweep.csv").write_text("lambda,depth\n0.25\n")
