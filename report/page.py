@@ -12,6 +12,7 @@ from layer_folding import advice, run_config
 from layer_folding.bench_results import TITLES, BenchResult
 from layer_folding.fit_choices import parse_choice, shape_text
 from layer_folding.fold_results import FoldRecord
+from layer_folding.plans import LossBound
 from layer_folding.prediction_records import MISS
 from layer_folding.stages import STEPS
 from layer_folding.text import milliseconds
@@ -195,9 +196,10 @@ def _noise(bench: BenchResult | None) -> list[str]:
 
 @dataclass(frozen=True)
 class _Frontier:
-    """The best plans, and whether some were carried out."""
+    """The best plans, whether some were carried out, and what a plan may lose, where that was the limit."""
 
     carried_out: bool
+    bound: LossBound | None
     chart: Markup
 
 
@@ -205,7 +207,7 @@ def _frontier(run: Run) -> _Frontier | None:
     if not run.plan or not run.plan.frontier:
         return None
     carried_out = any(point.agreement is not None for point in run.plan.frontier)
-    return _Frontier(carried_out, plan_charts.frontier(run.plan))
+    return _Frontier(carried_out, run.plan.max_loss, plan_charts.frontier(run.plan))
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,11 @@ MOST_ROWS = 24  # of the losses
 def frontier(plan: Plan) -> Markup:
     """All best plans: predicted latency to the right, importance lost upwards; above, what carried-out plans keep."""
     carried_out = [point for point in plan.frontier if point.agreement is not None]
+    tried = [(point.latency_ms, point.loss) for point in plan.frontier if point.loss is not None]
     titles = {}
     with matplotlib.rc_context(STYLE):
-        drawn = figure(WIDTH, 4.4 if carried_out else 2.6)
-        panels = drawn.subplots(2 if carried_out else 1, 1, sharex=True, squeeze=False)[:, 0]
+        drawn = figure(WIDTH, 4.4 if carried_out or tried else 2.6)
+        panels = drawn.subplots(2 if carried_out or tried else 1, 1, sharex=True, squeeze=False)[:, 0]
         axes = panels[-1]
         for number, point in enumerate(plan.frontier):
             gid = f"plan-{number}"
@@ -31,7 +32,12 @@ def frontier(plan: Plan) -> Markup:
         axes.plot(plan.original_ms, 0, "s", color=INK, markersize=6)
         axes.annotate("original", (plan.original_ms, 0), (-8, 4), textcoords="offset points", ha="right", color=INK)
         axes.set(xlabel="predicted latency, ms", ylabel="importance lost")
-        if carried_out:
+        if tried:
+            times, found = [time for time, _ in tried], [loss for _, loss in tried]
+            bars = [loss.error for loss in found]
+            panels[0].errorbar(times, [loss.value for loss in found], bars, fmt="^", color=ACCENT, markersize=5)
+            panels[0].set_ylabel("measured loss")
+        elif carried_out:
             shares = [100 * (point.agreement or 0.0) for point in carried_out]
             panels[0].plot([point.latency_ms for point in carried_out], shares, "^", color=ACCENT, markersize=5)
             panels[0].set_ylabel("same class, %")

@@ -1,3 +1,4 @@
+import re
 import subprocess
 from pathlib import Path
 
@@ -155,3 +156,11 @@ def test_tests_that_need_to_be_alone_run_after_the_others(target, also):
 def test_a_board_gets_the_shared_ground_and_the_benchmark():
     sent = next(line for line in commands("jetson-setup", "BOARD=user@board") if line.startswith("tar "))
     assert " layer_folding trt_bench | ssh" in sent
+
+
+def test_the_page_on_runs_explains_every_variable():
+    text = (ROOT / "Makefile").read_text(encoding="utf-8").replace("\\\n", " ")
+    given = set(re.search(r"^GIVEN := (.*)$", text, re.M)[1].split())
+    page = (ROOT / "docs" / "runs.md").read_text(encoding="utf-8").partition("## Variables of make")[2]
+    rows = [re.findall(r"`([A-Z_]+)`", row) for row in re.findall(r"^\| (`[A-Z].*?) \|", page, re.M)]
+    assert {name for row in rows for name in row} == given

@@ -9,7 +9,7 @@ from layer_folding import fold_results, run_config
 from layer_folding.errors import InputError
 from layer_folding.fit_choices import Choice
 from layer_folding.importance_tables import Importance, write_importance
-from layer_folding.plans import write_plan
+from layer_folding.plans import Loss, LossBound, write_plan
 from layer_folding.report import charts, page, run_folder
 from layer_folding.report.figures import SHOWN
 from layer_folding.stages import STEPS
@@ -229,6 +229,12 @@ def test_what_a_plan_chose_from_is_drawn(tmp_path):
     part = html.partition('id="plan"')[2].partition("</section>")[0]
     assert "for tensorrt on Orin, batch 8, fp16. In the upper picture some plans were carried out" in part
     assert "1.2 ms, loses 0.3" in part and "block.relu, shape 3: 0.25" in part and "in KL divergence." in part
+    bound = LossBound(1.5, "points", Loss(0.5, 0.25), 64, 64)
+    tried = (replace(PLAN.frontier[0], loss=Loss(0.5, 0.25)), PLAN.frontier[1])
+    write_plan(folder / "plan.json", replace(PLAN, budget_ms=None, max_loss=bound, frontier=tried))
+    html = page.render(run_folder.run(folder))
+    assert "what the network then loses, in points, with its interval. The plan may lose 1.5." in html
+    assert ">measured loss</text>" in html
     write_plan(folder / "plan.json", PLAN)
     (folder / "importance.csv").unlink()
     html = page.render(run_folder.run(folder))

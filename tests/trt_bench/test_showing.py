@@ -118,7 +118,7 @@ def results(tmp_path) -> Path:
     [
         ("latency.csv", "latency table", "segments,input,time_ms,low_ms,high_ms,stdev_ms,visits"),
         ("latency.json", "complete    yes", "segments,input,time_ms,low_ms,high_ms,stdev_ms,visits"),
-        ("plan.json", "budget     1.500 ms", "layers,activations,shape,kernel,macs_before,macs_after"),
+        ("plan.json", "limit      at most 1.500 ms", "layers,activations,shape,kernel,macs_before,macs_after"),
         ("importance.csv", "loses, in  cross entropy", "activations,shape,loses"),
         ("bench.json", "verdict: folded is faster", "model,batch,precision,layers,parameters,macs,accuracy,median_ms"),
         ("fold.json", "stay           1 layers: it is the last", "layer,layers,activations,kernel,stride,groups"),
@@ -134,6 +134,13 @@ def test_it_knows_every_kind_of_result_by_its_content(run, results, name, said, 
     rows = run("show", results / name, "--csv")[1].splitlines()
     assert rows[0].startswith(f"file,{columns}") and len(rows) > 1
     assert len(json.loads(run("show", results / name, "--json")[1])) == 1
+
+
+def test_a_plan_within_a_loss_says_the_loss(run, results):
+    bound = plans.LossBound(1.0, "points of accuracy", plans.Loss(0.5, 0.25), 4096, 1024)
+    plans.write_plan(results / "plan.json", replace(PLAN, budget_ms=None, max_loss=bound))
+    said = "limit      loses at most 1 points of accuracy; carried out it loses 0.5 +- 0.25, on 4096 images"
+    assert said in run("show", results / "plan.json")[1]
 
 
 def test_importances_are_told_the_least_first(run, results):
@@ -183,6 +190,10 @@ def test_tables_for_people_and_other_programs(run, tmp_path):
     (tmp_path / "sweep.csv").write_text("lambda,gates,activations_removed,depth,folded\n0.25,9,4,16,0.875\n")
     assert "sweep.csv: sweep" in run("show", tmp_path / "sweep.csv")[1]
     assert run("show", tmp_path / "sweep.csv", "--csv")[1].splitlines()[1] == f"{tmp_path}/sweep.csv,0.25,9,4,16,0.875"
+    (tmp_path / "frontier.csv").write_text("asked,planned,latency_ms,fitted,depth,folded\n1.2,1.25,0.5,2,18,0.875\n")
+    assert "frontier.csv: sweep" in run("show", tmp_path / "frontier.csv")[1]
+    (tmp_path / "int8.csv").write_text("layer,alone,others\nconv1,0.01,0.02\n")
+    assert "int8.csv: what int8 costs" in run("show", tmp_path / "int8.csv")[1]
     (tmp_path / "splits.csv").write_text('id,st,end,time,stdev,breaks\n0,0,2,1.5,0.1,"0,1,2"\n')
     assert "table of splits" in run("show", tmp_path / "splits.csv")[1]
     (tmp_path / "sweep.csv").write_text("lambda,depth\n0.25\n")

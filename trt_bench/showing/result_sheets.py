@@ -8,6 +8,7 @@ from layer_folding import bench_results, fold_results, importance_tables, latenc
 from layer_folding.fit_choices import shape_text
 from layer_folding.fold_results import FoldRecord
 from layer_folding.latency_tables import Table
+from layer_folding.plans import Plan
 from layer_folding.stages import STEPS
 from layer_folding.text import human, milliseconds
 
@@ -102,7 +103,7 @@ def plan(path: Path) -> Sheet:
         "original": f"{milliseconds(planned.original_ms)} ms +- {milliseconds(planned.original_error_ms)}",
         "predicted": f"{milliseconds(planned.latency_ms)} ms +- {milliseconds(planned.error_ms)}, "
         f"{planned.speedup:.3f}x",
-        "budget": "none: the fastest plan" if planned.budget_ms is None else f"{milliseconds(planned.budget_ms)} ms",
+        "limit": _limit(planned),
         "merged": f"{merged} regions, exactly",
         "fitted": f"{len(planned.fits)} layers",
         "loses": f"{planned.importance_lost:.4g} in {planned.importance}",
@@ -127,6 +128,17 @@ def plan(path: Path) -> Sheet:
         rows,
         {**records.as_json(planned), "speedup": planned.speedup, "latency_ms": planned.latency_ms},
     )
+
+
+def _limit(planned: Plan) -> str:
+    """What the plan had to keep within, and how well it did."""
+    if planned.budget_ms is not None:
+        return f"at most {milliseconds(planned.budget_ms)} ms"
+    bound = planned.max_loss
+    if bound is None:
+        return "none: the fastest plan"
+    lost = f"{bound.loss.value:.3g} +- {bound.loss.error:.2g}"
+    return f"loses at most {bound.most:g} {bound.unit}; carried out it loses {lost}, on {bound.images} images"
 
 
 def importance(path: Path) -> Sheet:

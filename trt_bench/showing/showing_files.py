@@ -28,6 +28,8 @@ _BY_COLUMNS: tuple[tuple[frozenset[str], Show], ...] = (
     (frozenset({"activations"}), result_sheets.importance),
     (frozenset({"stage", "epoch"}), run_sheets.metrics),
     (frozenset({"lambda", "depth"}), table_sheets.sweep),
+    (frozenset({"asked", "planned"}), table_sheets.sweep),
+    (frozenset({"layer", "alone", "others"}), table_sheets.sensitivity),
 )
 
 

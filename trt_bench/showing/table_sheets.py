@@ -1,4 +1,4 @@
-"""The sheets of tables that no stage reads again: sweep.csv, and the splits of a published latency table."""
+"""The sheets of tables that no stage reads again: of a sweep, of splits, of what int8 costs by layer."""
 
 import csv
 from pathlib import Path
@@ -9,13 +9,18 @@ from .sheets import Sheet
 
 
 def sweep(path: Path) -> Sheet:
-    """The sheet of a sweep.csv: a row for each lambda."""
+    """The sheet of a sweep.csv or a frontier.csv: a row for each lambda or speed-up."""
     return _table(path, "sweep", "points")
 
 
 def splits(path: Path) -> Sheet:
     """The sheet of a table that `layer-folding plan --optimal` wrote: a row for each segment."""
     return _table(path, "table of splits", "segments")
+
+
+def sensitivity(path: Path) -> Sheet:
+    """The sheet of a table that `layer-folding sensitivity` wrote: a row for each layer."""
+    return _table(path, "what int8 costs", "layers")
 
 
 def _table(path: Path, kind: str, rows_are: str) -> Sheet:
