@@ -1,7 +1,7 @@
 """An ONNX graph in the operators of opset 17, which is what onnx2torch knows.
 
-onnx2torch 1.5 knows few operators that came after opset 17. Most of these say nothing new: they take further types. What
-moved from an attribute to an input is moved back. `allowzero` is dropped where no size is 0.
+onnx2torch 1.5 knows few operators that came after opset 17. Most of these say nothing new: they take further types.
+What moved from an attribute to an input is moved back. `allowzero` is dropped where no size is 0.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from layer_folding.errors import InputError
 _OPSET = 17
 # After opset 17 these took further types, or got an option that is off by default.
 _SAME = {
-    "AveragePool", "Cast", "CastLike", "Constant", "ConstantOfShape", "Equal", "Flatten", "Identity", "If", "Loop", "Pad",
-    "Reshape", "Resize", "ScatterElements", "ScatterND", "Shape", "Size", "Squeeze", "Transpose", "Unsqueeze",
+    "AveragePool", "Cast", "CastLike", "Constant", "ConstantOfShape", "Equal", "Flatten", "Identity", "If", "Loop",
+    "Pad", "Reshape", "Resize", "ScatterElements", "ScatterND", "Shape", "Size", "Squeeze", "Transpose", "Unsqueeze",
 }  # fmt: skip
 _REDUCTIONS = {
     f"Reduce{name}" for name in ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "SumSquare")
@@ -67,20 +67,19 @@ def _make_plainer(node: onnx.NodeProto, opset: int, constants: Mapping[str, np.n
             f"node {node.name}: {kind} with {_NEW_OPTIONS[kind]} is newer than opset {_OPSET}; give the file "
             f"in opset {_OPSET}"
         )
-    elif kind not in _SAME and kind not in _REDUCTIONS and _is_newer(kind):
+    elif kind not in _SAME and kind not in _REDUCTIONS and _is_newer(kind, opset):
         raise InputError(
             f"node {node.name}: {kind} has another meaning after opset {_OPSET}; give the file in opset {_OPSET}, as "
             "`layer-folding export FILE -o OTHER --opset 17` makes it"
         )
 
 
-def _is_newer(kind: str) -> bool:
-    """Whether the operator ``kind`` changed after opset 17, or came after it."""
+def _is_newer(kind: str, opset: int) -> bool:
+    """Whether the operator ``kind`` changed between opsets 17 and ``opset``, or came then."""
     try:
-        newest = onnx.defs.get_schema(kind).since_version
+        return onnx.defs.get_schema(kind, opset).since_version > _OPSET
     except onnx.defs.SchemaError:
         return False  # onnx2torch says that it does not know it
-    return newest > _OPSET and kind not in {"Clip", "Dropout", "GridSample", "Softmax"}
 
 
 def _option(node: onnx.NodeProto, name: str) -> object:
