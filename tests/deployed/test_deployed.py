@@ -23,9 +23,8 @@ def yolo(name: str) -> nn.Module:
 
 
 def for_a_file(model: nn.Module) -> nn.Module:
-    """A YOLO gives boxes and scores alone then, as the exporter of ultralytics has it: no features for its loss."""
-    if "ultralytics" in type(model).__module__:
-        model.model[-1].export = True
+    """A YOLO that gives boxes and scores alone, as the exporter of ultralytics has it: no features for its loss."""
+    model.model[-1].export = True
     return model
 
 
@@ -54,7 +53,7 @@ def varied(model: nn.Module) -> nn.Module:
             module.momentum = None
             module.reset_running_stats()
     with torch.no_grad():
-        model.train()(torch.rand(4, 3, 64, 64))
+        model.train()(torch.rand(8, 3, 128, 128))
     return model.eval()
 
 
@@ -66,15 +65,15 @@ def finite(output: object) -> list[Tensor]:
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: yolo("yolov8n"),
-        lambda: yolo("yolo11n"),
-        lambda: transformer("MobileNetV2", depth_multiplier=0.35),
-        lambda: transformer("ResNet", layer_type="basic", hidden_sizes=[16, 32, 48, 64], depths=[2, 2, 2, 2]),
+        lambda: for_a_file(yolo("yolov8n")),
+        lambda: for_a_file(yolo("yolo11n")),
+        lambda: varied(transformer("MobileNetV2", depth_multiplier=0.35)),
+        lambda: varied(transformer("ResNet", layer_type="basic", hidden_sizes=[16, 32, 48, 64], depths=[2, 2, 2, 2])),
     ],
     ids=["yolov8n", "yolo11n", "MobileNetV2", "ResNet"],
 )
 def test_from_scanning_to_a_file_in_three_precisions(make, tmp_path):
-    model, example = for_a_file(varied(make())), torch.rand(1, 3, 64, 64)
+    model, example = make().eval(), torch.rand(1, 3, 64, 64)
     assert lf.scan(model, example).candidates
     gated = lf.linearize(model, example)
     assert relative(gated(example), model(example)) <= 1e-4
