@@ -29,7 +29,7 @@ quote = '$(subst ','\'',$(1))'
 each = $(foreach one,$(1),$(call quote,$(one)))
 option = $(if $(2),$(1) $(call quote,$(2)))
 there = $(shell test -e $(call quote,$(1)) && echo yes)
-GIVEN := PYTHON MODEL DATA RUN RUNTIME BATCH PRECISION N LAMBDAS ENGINE WEIGHTS EPOCHS SIZE LAMBDA BUDGET_MS SPEEDUP SPEEDUPS MAX_LOSS MAX_DROP LATENCY \
+GIVEN := PYTHON MODEL DATA RUN RUNTIME BATCH PRECISION N LAMBDAS ENGINE WEIGHTS EPOCHS SIZE LAMBDA BUDGET_MS SPEEDUP SPEEDUPS MAX_LOSS HELD_OUT MAX_DROP LATENCY \
          PLAN RUNS BOARD
 $(foreach name,$(GIVEN),$(if $(filter command environment,$(firstword $(origin $(name)))),$(if $(findstring $$,$(value $(name))),\
   $(error $(name): make would replace what begins with a dollar sign; give the value itself))))
@@ -42,7 +42,8 @@ aim     = $(call option,--latency,$(LATENCY)) $(if $(PLAN),--gate all --remove $
 # What the network is made from; where nothing of it is given, the one that is in RUN already will do.
 # Code of your own has to be named in any case.
 given   := $(filter-out file undefined,$(if $(findstring :,$(MODEL)),,$(origin MODEL)) $(origin DATA) $(origin SIZE) $(origin WEIGHTS))
-budget  = $(call option,--budget-ms,$(BUDGET_MS)) $(call option,--speedup,$(SPEEDUP)) $(call option,--max-loss,$(MAX_LOSS))
+budget  = $(call option,--budget-ms,$(BUDGET_MS)) $(call option,--speedup,$(SPEEDUP)) $(call option,--max-loss,$(MAX_LOSS)) \
+          $(call option,--held-out,$(HELD_OUT))
 # A table, and the plan by it, are for one batch size and one precision: the first of each.
 comma   := ,
 first_batch     = $(call quote,$(firstword $(BATCH)))
@@ -72,7 +73,7 @@ help: ## list the targets and variables
 	@echo "    WEIGHTS=FILE  EPOCHS=N (0 skips training)  LAMBDA=X (depth penalty)  SIZE=PIXELS"
 	@echo '    'N=$(call quote,$(N)) '(fuzz)'  PYTHON=$(call quote,$(PYTHON))
 	@echo "    SPEEDUPS='S S' (sweep, in place of LAMBDAS)  MAX_DROP=POINTS (export, of int8)"
-	@echo "    BUDGET_MS=X or SPEEDUP=S or MAX_LOSS=POINTS (plan, fit)  LATENCY=CSV or PLAN=TXT (prefold)"
+	@echo "    BUDGET_MS=X or SPEEDUP=S or MAX_LOSS=POINTS, HELD_OUT=NPZ (plan, fit)  LATENCY=CSV or PLAN=TXT (prefold)"
 	@echo "    RUNS='DIR DIR' (report: several runs, and their frontier)"
 	@echo "    BOARD=USER@HOST (trt-bench, table and jetson-setup run there, over ssh)"
 	@echo

@@ -202,7 +202,13 @@ def _sensitivity_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=count, default=0, help="seed for drawing the images (%(default)s)")
     add_trust(parser)
-    parser.add_argument("-o", "--output", type=Path, metavar="CSV", help="table to write (default: beside the network)")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="CSV",
+        help="table to write, with a bar chart beside it (default: beside the network)",
+    )
     parser.set_defaults(opset=None, batch=None, dynamic_size=False, skip=[])
 
 
