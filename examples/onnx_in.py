@@ -2,8 +2,9 @@
 
 python examples/onnx_in.py
 
-On the command line: `layer-folding export model.onnx -o simple.onnx`. No activation is learned away here, since ONNX
-files cannot be trained; but networks whose linear blocks were never collapsed, and exporters' leftovers, are common.
+On the command line: `layer-folding export model.onnx -o simple.onnx`. No activation is removed here, and no images are
+needed: networks whose linear blocks were never collapsed, and exporters' leftovers, are common. With images, see
+onnx_file.py.
 """
 
 import tempfile

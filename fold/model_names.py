@@ -3,9 +3,10 @@
     resnet20                 one of ours, in full layer_folding:resnet20
     torchvision:resnet50     in full torchvision.models:resnet50
     timm:mobilenetv2_100
+    onnx:model.onnx          the network in an ONNX file, with its weights
     mypackage.nets:small     the function small in mypackage/nets.py
 
-A file can ask for the first three. The last is imported only if the caller says that its code is to be trusted.
+A file can ask for the first four. The last is imported only if the caller says that its code is to be trusted.
 """
 
 import difflib
@@ -15,6 +16,7 @@ import os
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -36,7 +38,7 @@ class _Library:
     arguments: frozenset[str] | None = None
 
 
-_OURS = "layer_folding"
+_OURS, _ONNX = "layer_folding", "onnx"
 _LIBRARIES = {
     _OURS: _Library(lambda module, name, arguments: module.build(name, **arguments)),
     "torchvision.models": _Library(
@@ -47,6 +49,7 @@ _LIBRARIES = {
         lambda module, name, arguments: module.create_model(_known(name, module.list_models()), **arguments),
         frozenset({"num_classes", "in_chans", "img_size"}),
     ),
+    _ONNX: _Library(lambda module, name, arguments: _onnx_in().rebuild(**arguments), frozenset({"graph"})),
 }
 
 
@@ -55,6 +58,17 @@ def resolve(spec: str) -> str:
     if ":" not in spec:
         return f"{_OURS}:{spec}"
     return spec.replace("torchvision:", "torchvision.models:", 1) if spec.startswith("torchvision:") else spec
+
+
+def weights_file(spec: str) -> Path | None:
+    """The ONNX file whose network ``spec`` means, and which has its weights; None for another network."""
+    library, _, name = spec.partition(":")
+    return Path(name) if library == _ONNX and name else None
+
+
+def _onnx_in() -> ModuleType:
+    """What reads ONNX files, which other networks do not need."""
+    return importlib.import_module(".onnx_in", __package__)
 
 
 def build(spec: str, arguments: Mapping[str, Any], trust: str | None = None) -> nn.Module:
@@ -93,6 +107,9 @@ def arguments_for(
     module, name = _import(spec, trust)
     library = _LIBRARIES.get(resolve(spec).partition(":")[0])
     takes: Collection[str]
+    file = weights_file(spec)
+    if file is not None:
+        return {"graph": _onnx_in().read_network(file).graph}
     if library is None:
         takes = inspect.signature(getattr(module, name)).parameters
     else:

@@ -99,7 +99,7 @@ def save(
 
 
 def load(path: str | Path, *, trust: str | None = None) -> nn.Module:
-    """The network of a checkpoint that `save` or a stage wrote, in eval mode on the CPU.
+    """The network of a checkpoint that `save` or a stage wrote, or of an ONNX file, in eval mode on the CPU.
 
     Example:
         >>> import torch
@@ -111,12 +111,17 @@ def load(path: str | Path, *, trust: str | None = None) -> nn.Module:
         Linear(in_features=4, out_features=2, bias=True)
 
     Args:
-        path: the checkpoint.
+        path: the checkpoint, or an ONNX file with one float32 image as input.
         trust: code of your own, "package.module:function", that the file may call; no other code is imported.
 
     Raises:
-        InputError: the file is missing or damaged, or asks for code that is not trusted.
+        InputError: the file is missing or damaged, or asks for code that is not trusted; an ONNX file has an operator
+            that cannot be converted.
     """
+    if Path(path).suffix.lower() == ".onnx":
+        from .onnx_in import load as load_onnx  # checkpoints do not need what it needs
+
+        return load_onnx(path)
     recipe, weights = checkpoints.read(path)
     if recipe.gate is not None and recipe.planned:
         raise InputError(f"{path}: its gates open on a schedule; `python -m train finetune` hardens it")

@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "benchmarks": {"layer_folding", "train", "fold", "export", "trt_bench"},
 }
 # Modules of the public API that join stages. Each is imported when a name of it is first used.
-JOINS = {"layer_folding/measuring_tables.py": {"fold", "export", "trt_bench"}}
+JOINS = {f"layer_folding/{name}.py": {"fold", "export", "trt_bench"} for name in ("measuring_tables", "fitting_files")}
 PACKAGES = tuple(MAY_IMPORT)
 STAGES = ("train", "fold", "export", "trt_bench", "report")
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))

@@ -24,6 +24,9 @@ EXTRA = {group.package: group.extra for group in GROUPS if group.package != "dem
 # Imports inside a function that handles their absence, or that only a command of another extra reaches.
 OPTIONAL = {
     ("fold", "matplotlib"),  # plan.png
+    ("fold", "google"),  # networks from ONNX files, as the next two
+    ("fold", "onnx"),
+    ("fold", "onnx2torch"),
     ("fold", "timm"),  # networks by the name timm:NAME
     ("train", "ray"),  # sweep --engine ray
     ("trt_bench", "matplotlib"),  # show --pictures

@@ -3,15 +3,18 @@
 import argparse
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 
 from layer_folding import subcommands
+from layer_folding.argument_types import positive_count
 from layer_folding.catalogue import need
+from layer_folding.command_line import progress
 from layer_folding.errors import InputError
 from layer_folding.fit_choices import is_choice
 from layer_folding.fold.reporting import table
 from layer_folding.subcommands import Command, parse
 
-from . import budget_results, distributed, inputs, options, plan_files, sweep_results
+from . import budget_results, data, distributed, inputs, options, plan_files, sweep_results
 from .budgets import sweep_budgets
 from .evaluating import evaluate
 from .finetuning import finetune
@@ -31,6 +34,7 @@ from .settings import (
 )
 from .sweeping import sweep
 from .trained import Trained
+from .unlabelled import read_images
 
 PROGRAM = "python -m train"
 
@@ -54,9 +58,55 @@ def _prefold(given: argparse.Namespace) -> None:
 
 
 def _fit(given: argparse.Namespace) -> None:
+    if given.run.suffix == ".onnx":
+        _fit_file(given)
+        return
+    if given.output or given.speedup or given.budget_ms:
+        raise InputError(
+            f"{given.run}: -o, --speedup and --budget-ms are for an ONNX file; `make fit SPEEDUP=1.3` plans"
+        )
+    if not given.plan and not given.choices:
+        raise InputError(f"{given.run}: nothing to fit; give --choose NAME=SHAPE, or --plan FILE")
     choices = tuple(map(str, plan_files.fits(given.plan) if given.plan else given.choices))
-    settings = FitSettings(choices=choices, images=given.images, seed=given.seed, force=given.force)
+    settings = FitSettings(choices=choices, images=_image_count(given.images), seed=given.seed, force=given.force)
     _say_fit(fit_run(given.run, settings, given.trust))
+
+
+def _image_count(text: str) -> int:
+    try:
+        return positive_count(text)
+    except argparse.ArgumentTypeError as error:
+        raise InputError(f"--images {text}: {error}; a folder is for an ONNX file") from error
+
+
+def _fit_file(given: argparse.Namespace) -> None:
+    need("export", "onnxruntime")
+    from layer_folding.fitting_files import fit_file  # it joins the stages, and needs what they need
+    from layer_folding.fold import onnx_in
+
+    if given.output is None:
+        raise InputError(f"{given.run}: has no name for the faster file; give -o FILE.onnx")
+    if given.images.isdigit():
+        raise InputError(f"{given.run}: has no images to fit to; give --images DIR, a folder of some hundred")
+    shape = [size or given.size for size in onnx_in.read_network(given.run).shape[1:]]
+    if None in shape or len(shape) != 2:
+        raise InputError(f"{given.run}: leaves the size of its images open; give --size PIXELS")
+    normalisation = given.mean or data.RGB_MEAN, given.std or data.RGB_STD
+    images = read_images(Path(given.images), shape, *normalisation, count=FitSettings.images, seed=given.seed)
+    done = fit_file(
+        given.run, images, given.output, speedup=given.speedup, budget_ms=given.budget_ms, runtime=given.runtime,
+        force=given.force, progress=progress,
+    )  # fmt: skip
+    rows = [["fitted", "error", "in place of"]]
+    rows += [[str(layer.shape), f"{layer.error:.3f}", " + ".join(layer.layers)] for layer in done.fitted.layers]
+    same = "" if done.fitted.agreement is None else f", the same class for {100 * done.fitted.agreement:.1f} %"
+    low, high = done.bench.ci95
+    print(f"{table(rows)}\n")
+    print(f"on images that were not fitted on: divergence {done.fitted.divergence:.3g}{same}")
+    print(
+        f"wrote {done.path}: {done.depth[0]} => {done.depth[1]} layers, {done.bench.speedup:.3f}x [{low:.3f}, "
+        f"{high:.3f}] as fast as {given.run} (predicted {done.plan.speedup:.3f}x)"
+    )
 
 
 def _finetune(given: argparse.Namespace) -> None:
@@ -150,9 +200,11 @@ COMMANDS = (
         name="fit",
         description="Put one layer in the place of layers and the activations between them, by least squares on "
         "training images: the stage prefold, without labels. Interrupted, the command goes on at the last "
-        "fitted layer. The error is relative, on images that were not fitted on.",
+        "fitted layer. The error is relative, on images that were not fitted on. Given an ONNX file, the command "
+        "measures, plans, fits, folds, exports and times, all on this machine.",
         example="layer-folding fit runs/cars --choose layer1.0.relu=3 layer2.1.relu=3\n"
-        "layer-folding fit runs/cars --plan runs/cars/plan.json",
+        "layer-folding fit runs/cars --plan runs/cars/plan.json\n"
+        "layer-folding fit cars.onnx --images photos --speedup 1.3 -o faster.onnx",
         add_options=options.fit,
         function=_fit,
     ),

@@ -42,9 +42,11 @@ def network(spec: str, dataset: data.Dataset, weights: Path | None, seed: int) -
 
     Raises InputError for an unknown network, one that does not take such images, and weights that do not fit it.
     """
-    full = model_names.resolve(spec)
-    library, _, name = full.partition(":")
+    full, file = model_names.resolve(spec), model_names.weights_file(spec)
     arguments = model_names.arguments_for(full, dataset.shape, len(dataset.classes), trust=spec)
+    if file is not None:
+        full, weights = f"onnx:{file.name}", weights or file  # the arguments have the graph
+    library, _, name = full.partition(":")
     state: dict[str, Tensor] | None = None
     gates: dict[str, float] = {}
     if weights is not None:

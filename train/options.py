@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 
 from layer_folding.argument_types import count, fraction, non_negative, number, positive, positive_count, share
+from layer_folding.bench_results import TITLES
 from layer_folding.evalset import SMALLEST_STD
 from layer_folding.fit_choices import parse_choice
 from layer_folding.fold.gating import THRESHOLD
@@ -89,10 +90,10 @@ def prefold(parser: argparse.ArgumentParser) -> None:
 
 
 def fit(parser: argparse.ArgumentParser) -> None:
-    """The options of a fit."""
-    parser.add_argument("run", type=Path, metavar="RUN", help="the run folder")
+    """The options of a fit: in a run folder, or of an ONNX file."""
+    parser.add_argument("run", type=Path, metavar="RUN", help="the run folder, or an ONNX file")
     add_trust(parser)
-    choices = parser.add_mutually_exclusive_group(required=True)
+    choices = parser.add_mutually_exclusive_group()
     choices.add_argument(
         "--choose", dest="choices", type=parse_choice, nargs="+", metavar="NAME,...=SHAPE",
         help="activations to remove together, and the shape of the one layer in the place of these activations and the "
@@ -104,11 +105,25 @@ def fit(parser: argparse.ArgumentParser) -> None:
         help="plan.json or plan.txt of `layer-folding plan`; its exact merges are fitted too",
     )
     parser.add_argument(
-        "--images", type=positive_count, default=FitSettings.images, metavar="N",
-        help="training images to fit to; their labels are not used (%(default)s)",
+        "--images", default=str(FitSettings.images), metavar="N",
+        help="training images to fit to, without their labels (%(default)s); for an ONNX file, a folder of images",
     )  # fmt: skip
     parser.add_argument("--seed", type=count, default=FitSettings.seed, help="seed that draws the images (%(default)s)")
     parser.add_argument("--force", action="store_true", help="keep layers that are worse than a constant")
+    file = parser.add_argument_group("of an ONNX file")
+    limits = file.add_mutually_exclusive_group()
+    limits.add_argument(
+        "--speedup", type=positive, metavar="S", help="be at least S times as fast (as fast as it gets)"
+    )
+    limits.add_argument("--budget-ms", type=positive, metavar="X", help="take at most this latency, in ms")
+    file.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="ONNX file to write; a folder beside it is kept"
+    )
+    file.add_argument("--size", type=_pixels, help="width and height of the images, where the file leaves them open")
+    _normalisation(file)
+    file.add_argument(
+        "--runtime", default="auto", choices=["auto", *TITLES], help="what the file is timed on (%(default)s)"
+    )
 
 
 def finetune(parser: argparse.ArgumentParser) -> None:
@@ -187,6 +202,10 @@ def _data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--size", type=_pixels, default=32, help="width and height of the images, in pixels (%(default)s)"
     )
+    _normalisation(parser)
+
+
+def _normalisation(parser: argparse._ActionsContainer) -> None:
     for name, kind, what in (("mean", share, "mean"), ("std", _std, "standard deviation")):
         parser.add_argument(
             f"--{name}", type=kind, nargs="+", action=_Tuple, metavar="X",

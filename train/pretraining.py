@@ -4,6 +4,7 @@ import sys
 from dataclasses import fields, replace
 from pathlib import Path
 
+from layer_folding.fold import model_names
 from layer_folding.recipes import Recipe
 from layer_folding.stages import PRETRAIN
 
@@ -23,6 +24,7 @@ def pretrain(run: Path, settings: PretrainSettings, weights: Path | None = None)
     CheckError as `loop.train` does.
     """
     settings = replace(settings, data=inputs.lasting(settings).data)
+    weights = weights or model_names.weights_file(settings.model)
     dataset = inputs.dataset(settings)
     start = inputs.network(settings.model, dataset, weights, settings.seed)
     before = trained.done(run, PRETRAIN)

@@ -24,13 +24,18 @@ _COUNTERS = ("n_averaged", "total_ops", "total_params")  # of AveragedModel, and
 
 
 def load_weights(path: str | Path) -> dict[str, Tensor]:
-    """The state dict in ``path``, on the CPU: ``.pt``, ``.pth``, ``.th`` and ``.ckpt`` (torch), or ``.safetensors``.
+    """The state dict in ``path``, on the CPU: ``.pt``, ``.pth``, ``.th`` and ``.ckpt`` (torch), ``.safetensors``, or
+    ``.onnx``, for the network that was read from the file.
 
     Unwraps ``{"state_dict": ...}`` and the like, which of several on stderr; strips the prefix that wrappers such as
     DataParallel give to all names, and drops their counters. Nothing is unpickled but tensors and plain containers
     (``weights_only``). Raises InputError for a file that is missing, of another kind, corrupt, or holds anything else.
     """
     path = Path(path)
+    if path.suffix.lower() == ".onnx":
+        from ..onnx_in import load  # other weights do not need what it needs
+
+        return dict(load(path).state_dict())
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"weights {path}: unknown suffix {path.suffix!r}; give one of {', '.join(SUFFIXES)}")
     if not os.path.isfile(path):

@@ -11,8 +11,12 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 TRAINED = ("plain.py", "lightning_module.py")
-CHECKED = ("backbone.py", "onnx_in.py", "segmentation.py", "transformers_image.py", "yolo.py")  # assert what they show
-NEEDED = {"lightning_module.py": "lightning", "transformers_image.py": "transformers", "yolo.py": "ultralytics"}
+# These assert what they show.
+CHECKED = ("backbone.py", "onnx_file.py", "onnx_in.py", "segmentation.py", "transformers_image.py", "yolo.py")
+NEEDED = {
+    "lightning_module.py": "lightning", "onnx_file.py": "onnx2torch", "transformers_image.py": "transformers",
+    "yolo.py": "ultralytics",
+}  # fmt: skip
 
 
 def run(script: str) -> str:

@@ -10,9 +10,11 @@ from PIL import Image
 
 from layer_folding.command_line import run
 from layer_folding.export import commands as export_command
+from layer_folding.export import export
 from layer_folding.fold import checkpoints
 from layer_folding.fold import commands as fold_command
 from layer_folding.fold.models import build
+from layer_folding.fold.models.weights import load_weights
 from layer_folding.train import commands as train_command
 from layer_folding.train import health
 
@@ -52,6 +54,21 @@ def test_size_and_normalisation_hold_for_the_whole_run(images, tmp_path):
     assert train("prefold", "--run", tmp_path / "run", "--epochs", 1, "--batch", 10) == 0  # on images of that size
     settings = json.loads((tmp_path / "run" / "config.json").read_text())["stages"]["pretrain"]["settings"]
     assert (settings["size"], settings["mean"], settings["data"]) == (24, [0.1, 0.2, 0.3], str(images))
+
+
+def test_a_network_from_an_onnx_file_goes_through_the_stages_without_the_file(images, tmp_path):
+    pytest.importorskip("onnx2torch", reason="needs onnx2torch")
+    torch.manual_seed(0)
+    file, run_folder = tmp_path / "net.onnx", tmp_path / "run"
+    export(build("mobilenetv2-digits", 10, 3).eval(), torch.rand(1, 3, 32, 32), file)
+    assert train("pretrain", "--run", run_folder, "--model", f"onnx:{file}", "--data", images) == 0
+    weights, again = load_weights(file), checkpoints.load(run_folder / "original.safetensors")[0].state_dict()
+    assert all(torch.equal(weights[name], again[name]) for name in again)
+    file.unlink()
+    assert train("prefold", "--run", run_folder, "--epochs", 0, "--batch", 10) == 0
+    assert train("finetune", "--run", run_folder, "--epochs", 0, "--batch", 10, "--threshold", 0) == 0
+    assert call(fold_command, "fold", run_folder) == 0
+    assert checkpoints.load(run_folder / "folded.safetensors")[1].network.spec == "onnx:net.onnx"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,133 @@
+"""Make an ONNX file faster without its PyTorch code and without labels: `layer-folding fit MODEL.onnx`.
+
+This joins four stages: the planner, fitting and folding, the export, and the bench. So this module stands above them,
+as `measuring_tables` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+from torch import Tensor
+
+from layer_folding.export.exporting import export
+from layer_folding.fold.fitting.network_fit import FitResult, fit
+from layer_folding.fold.folding import fold
+from layer_folding.fold.onnx_in import OnnxNetwork, read_network
+from layer_folding.fold.plan.fit_importances import importance
+from layer_folding.fold.planning import plan
+from layer_folding.fold.regions.costs import depth
+from layer_folding.trt_bench.benchmarking import bench
+
+from .bench_results import BenchResult
+from .errors import InputError
+from .files import atomic_path
+from .importance_tables import read_importance, write_importance
+from .measuring_tables import table
+from .plans import Plan, write_plan
+
+
+@dataclass(frozen=True)
+class FasterFile:
+    """A faster ONNX file ``path``: the ``plan`` for it, what was ``fitted``, weighted layers on the longest path before
+    and after (``depth``), and both files timed against each other (``bench``)."""
+
+    path: Path
+    plan: Plan
+    fitted: FitResult
+    depth: tuple[int, int]
+    bench: BenchResult
+
+
+def fit_file(
+    source: str | Path,
+    images: Tensor,
+    output: str | Path,
+    *,
+    speedup: float | None = None,
+    budget_ms: float | None = None,
+    runtime: str = "auto",
+    seconds: float = 3.0,
+    force: bool = False,
+    progress: Callable[[str], None] = lambda text: None,
+) -> FasterFile:
+    """Write a network that computes nearly what the ONNX file ``source`` computes, and is faster on this machine.
+
+    Its latency table is measured, each possible fit is tried, the plan that loses least within the limit is fitted to
+    ``images`` and folded. The file that is written has the opset, the batch size and the names of input and outputs of
+    ``source``, and its metadata. Table, importance and plan are kept in a folder beside ``output``, from which an
+    interrupted call goes on.
+
+    Args:
+        source: an ONNX file with one float32 image as input.
+        images: `[N, C, H, W]`, some hundred, as the network takes them; no labels.
+        output: the file to write.
+        speedup: the network is to be at least this many times as fast.
+        budget_ms: the network is to take at most this long, in ms. Without a limit the plan is the fastest network.
+        runtime: what it is timed on, as in `lf.table`.
+        seconds: the least time for which both files are timed against each other.
+        force: keep layers that are worse than a constant.
+        progress: called with a phrase that says what is being done.
+
+    Raises:
+        InputError: the file cannot be read or converted, or the images do not fit it.
+        CheckError: no plan is that fast, a fit is worse than a constant, or the new file is not what was folded.
+    """
+    source, output = Path(source), Path(output)
+    if output.suffix != ".onnx" or output.resolve() == source.resolve():
+        raise InputError(f"{output}: is not the name of a new ONNX file; give another one that ends in .onnx")
+    network = read_network(source)
+    example = images[:1]
+    _require_image(source, network, example)
+    model = network.model.eval()
+    folder = output.with_suffix(".fit")
+    progress("latency table")
+    latency = table(
+        model, example, folder=folder, runtime=runtime, batch=network.batch or 1, opset=network.opset, progress=progress
+    )
+    loses_at = folder / "importance.csv"
+    if not loses_at.exists():
+        write_importance(loses_at, importance(model, images, table=latency, progress=progress))
+    loses = read_importance(loses_at)
+    planned = plan(model, example, latency, speedup=speedup, budget_ms=budget_ms, importance=loses)
+    write_plan(folder / "plan.json", planned)
+    fitted = fit(model, images, planned, force=force, progress=progress)
+    folded = fold(fitted.model.eval(), example).model
+    progress("export")
+    export(folded, example, output, opset=network.opset, batch=network.batch, images=images)
+    _keep_interface(output, source, network)
+    progress("timing")
+    timed = bench([source, output], runtime=runtime, batch=network.batch or 1, seconds=seconds, progress=progress)
+    progress("")
+    return FasterFile(output, planned, fitted, (depth(model, example), depth(folded, example)), timed)
+
+
+def _require_image(source: Path, network: OnnxNetwork, example: Tensor) -> None:
+    wanted = [size or given for size, given in zip(network.shape, example.shape[1:], strict=False)]
+    if len(network.shape) != example.ndim - 1 or wanted != list(example.shape[1:]):
+        raise InputError(
+            f"{source}: takes images {list(network.shape)}, and these are {list(example.shape[1:])}; resize"
+        )
+
+
+def _keep_interface(output: Path, source: Path, network: OnnxNetwork) -> None:
+    """Give the file ``output`` the names and the metadata of ``source``."""
+    file, before = onnx.load(output), onnx.load(source, load_external_data=False)
+    names = dict(zip((each.name for each in file.graph.output), network.outputs, strict=True))
+    names[file.graph.input[0].name] = network.input
+    taken = {name for node in file.graph.node for name in node.output} - names.keys()
+    for name in taken & set(names.values()):
+        names[name] = f"{name}_inside"
+    for node in file.graph.node:
+        for values in (node.input, node.output):
+            values[:] = [names.get(name, name) for name in values]
+    for value in (*file.graph.input, *file.graph.output, *file.graph.value_info):
+        value.name = names.get(value.name, value.name)
+    entries = {entry.key: entry.value for entry in (*before.metadata_props, *file.metadata_props)}
+    onnx.helper.set_model_props(file, entries)
+    onnx.checker.check_model(file)
+    with atomic_path(output) as temporary:
+        onnx.save(file, temporary)
