@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import onnx
 from torch import Tensor
@@ -49,7 +50,7 @@ def fit_file(
     *,
     speedup: float | None = None,
     budget_ms: float | None = None,
-    runtime: str = "auto",
+    runtime: Literal["auto", "onnxruntime", "tensorrt", "tensorrt-rtx"] = "auto",
     seconds: float = 3.0,
     force: bool = False,
     progress: Callable[[str], None] = lambda text: None,

@@ -28,6 +28,7 @@ OPTIONAL = {
     ("fold", "onnx"),
     ("fold", "onnx2torch"),
     ("fold", "timm"),  # networks by the name timm:NAME
+    ("layer_folding", "onnx"),  # `layer-folding fit FILE.onnx`
     ("train", "ray"),  # sweep --engine ray
     ("trt_bench", "matplotlib"),  # show --pictures
     ("trt_bench", "onnx"),  # sizes of values, where a file does not have them

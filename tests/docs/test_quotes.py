@@ -14,6 +14,7 @@ REASONS = tuple(
         "algebra/arithmetic",
         "algebra/layers",
         "algebra/operations",
+        "graph/kept",
         "regions/cutting",
         "regions/finding",
         "regions/walk",

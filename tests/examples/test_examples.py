@@ -12,7 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 TRAINED = ("plain.py", "lightning_module.py")
 # These assert what they show.
-CHECKED = ("backbone.py", "onnx_file.py", "onnx_in.py", "segmentation.py", "transformers_image.py", "yolo.py")
+CHECKED = ("backbone.py", "onnx_in.py", "segmentation.py", "transformers_image.py", "yolo.py")
+TIMED = ("onnx_file.py",)
 NEEDED = {
     "lightning_module.py": "lightning", "onnx_file.py": "onnx2torch", "transformers_image.py": "transformers",
     "yolo.py": "ultralytics",
@@ -45,7 +46,7 @@ def require(script: str) -> None:
 
 
 def test_each_is_run_here():
-    assert {path.name for path in (ROOT / "examples").glob("*.py")} == {*TRAINED, *CHECKED}
+    assert {path.name for path in (ROOT / "examples").glob("*.py")} == {*TRAINED, *CHECKED, *TIMED}
 
 
 @pytest.mark.slow
@@ -65,3 +66,10 @@ def test_it_folds(script):
     require(script)
     before, after = re.search(r"(\d+) => (\d+)", run(script)).groups()
     assert int(after) < int(before)
+
+
+@pytest.mark.slow
+@pytest.mark.alone
+@pytest.mark.parametrize("script", TIMED)
+def test_it_measures_and_folds(script):
+    test_it_folds(script)

@@ -58,7 +58,7 @@ def test_it_computes_what_the_file_computes(file):
 def test_it_is_rebuilt_from_a_text_without_its_weights(file):
     network, x = read_network(file), torch.rand(2, 3, 16, 16)
     again = model_names.build("onnx:gone.onnx", {"graph": network.graph}).eval()
-    assert not again(x).any() and len(network.graph) < 20000
+    assert not again.state_dict()["a_Conv.weight"].any() and len(network.graph) < 20000
     again.load_state_dict(network.model.state_dict())
     assert torch.equal(again(x), network.model.eval()(x))
 
@@ -83,7 +83,7 @@ def one_node(kind: str, inputs: list[str], opset: int = 17, **attributes: object
     ("model", "message"),
     [
         (one_node("Gelu", ["x"], 20), "node Gelu: Gelu has another meaning after opset 17"),
-        (one_node("Celu", ["x"], 17), r"onnx2torch cannot convert it \(.*Celu"),
+        (one_node("Hardmax", ["x"], 17), r"onnx2torch cannot convert it \(.*Hardmax"),
     ],
 )
 def test_an_operator_that_is_not_known_is_named(model, message, tmp_path):
