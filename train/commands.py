@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 
 from layer_folding import subcommands
-from layer_folding.argument_types import positive_count
 from layer_folding.catalogue import need
 from layer_folding.command_line import progress
 from layer_folding.errors import InputError
@@ -68,15 +67,10 @@ def _fit(given: argparse.Namespace) -> None:
     if not given.plan and not given.choices:
         raise InputError(f"{given.run}: nothing to fit; give --choose NAME=SHAPE, or --plan FILE")
     choices = tuple(map(str, plan_files.fits(given.plan) if given.plan else given.choices))
-    settings = FitSettings(choices=choices, images=_image_count(given.images), seed=given.seed, force=given.force)
+    if isinstance(given.images, Path):
+        raise InputError(f"--images {given.images}: is no number; a folder is for an ONNX file")
+    settings = FitSettings(choices=choices, images=given.images, seed=given.seed, force=given.force)
     _say_fit(fit_run(given.run, settings, given.trust))
-
-
-def _image_count(text: str) -> int:
-    try:
-        return positive_count(text)
-    except argparse.ArgumentTypeError as error:
-        raise InputError(f"--images {text}: {error}; a folder is for an ONNX file") from error
 
 
 def _fit_file(given: argparse.Namespace) -> None:
@@ -86,13 +80,13 @@ def _fit_file(given: argparse.Namespace) -> None:
 
     if given.output is None:
         raise InputError(f"{given.run}: has no name for the faster file; give -o FILE.onnx")
-    if given.images.isdigit():
+    if not isinstance(given.images, Path):
         raise InputError(f"{given.run}: has no images to fit to; give --images DIR, a folder of some hundred")
     shape = [size or given.size for size in onnx_in.read_network(given.run).shape[1:]]
     if None in shape or len(shape) != 2:
         raise InputError(f"{given.run}: leaves the size of its images open; give --size PIXELS")
     normalisation = given.mean or data.RGB_MEAN, given.std or data.RGB_STD
-    images = read_images(Path(given.images), shape, *normalisation, count=FitSettings.images, seed=given.seed)
+    images = read_images(given.images, shape, *normalisation, count=FitSettings.images, seed=given.seed)
     done = fit_file(
         given.run, images, given.output, speedup=given.speedup, budget_ms=given.budget_ms, runtime=given.runtime,
         force=given.force, progress=progress,

@@ -105,7 +105,7 @@ def fit(parser: argparse.ArgumentParser) -> None:
         help="plan.json or plan.txt of `layer-folding plan`; its exact merges are fitted too",
     )
     parser.add_argument(
-        "--images", default=str(FitSettings.images), metavar="N",
+        "--images", type=_count_or_folder, default=FitSettings.images, metavar="N",
         help="training images to fit to, without their labels (%(default)s); for an ONNX file, a folder of images",
     )  # fmt: skip
     parser.add_argument("--seed", type=count, default=FitSettings.seed, help="seed that draws the images (%(default)s)")
@@ -124,6 +124,10 @@ def fit(parser: argparse.ArgumentParser) -> None:
     file.add_argument(
         "--runtime", default="auto", choices=["auto", *TITLES], help="what the file is timed on (%(default)s)"
     )
+
+
+def _count_or_folder(text: str) -> int | Path:
+    return positive_count(text) if text.lstrip("-").isdigit() else Path(text)
 
 
 def finetune(parser: argparse.ArgumentParser) -> None:

@@ -137,7 +137,9 @@ def test_a_damaged_state(run, capsys):
         (["--choose", f"{FIRST[0]}=big"], "'big' is no shape; give a kernel size"),
         (["--plan", "missing.txt"], "missing.txt: No such file or directory"),
         (["--plan", "missing.json"], "missing.json"),
-        ([], "one of the arguments --choose --plan is required"),
+        ([], "nothing to fit; give --choose NAME=SHAPE, or --plan FILE"),
+        (["--choose", CHOICES[0], "--images", "photos"], "--images photos: is no number; a folder is for an ONNX file"),
+        (["--choose", CHOICES[0], "--speedup", "2"], "--speedup and --budget-ms are for an ONNX file"),
     ],
 )
 def test_what_cannot_be_fitted_leaves_the_run_as_it_was(run, capsys, given, message):

@@ -236,8 +236,8 @@ def test_missing_folder_and_unknown_suffix_are_named(tmp_path):
     assert "does not exist" in refused(load_weights, tmp_path / "none.pt")
     (tmp_path / "folder.pt").mkdir()
     assert "is not a file" in refused(load_weights, tmp_path / "folder.pt")
-    (tmp_path / "weights.onnx").write_bytes(b"")
-    assert ".safetensors" in refused(load_weights, tmp_path / "weights.onnx")
+    (tmp_path / "weights.h5").write_bytes(b"")
+    assert ".safetensors" in refused(load_weights, tmp_path / "weights.h5")
 
 
 @pytest.mark.parametrize("content", [{}, {"epoch": 3}, [1, 2], torch.zeros(2), {"state_dict": {"a": 1}}, {1: 2}])
