@@ -6,6 +6,7 @@ as `measuring_tables` does.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,8 @@ from .files import atomic_path
 from .importance_tables import read_importance, write_importance
 from .measuring_tables import table
 from .plans import Plan, write_plan
+
+_OLDEST_OPSET = 17  # that networks are translated to
 
 
 @dataclass(frozen=True)
@@ -58,9 +61,9 @@ def fit_file(
     """Write a network that computes nearly what the ONNX file ``source`` computes, and is faster on this machine.
 
     Its latency table is measured, each possible fit is tried, the plan that loses least within the limit is fitted to
-    ``images`` and folded. The file that is written has the opset, the batch size and the names of input and outputs of
-    ``source``, and its metadata. Table, importance and plan are kept in a folder beside ``output``, from which an
-    interrupted call goes on.
+    ``images`` and folded. The file that is written has the opset (17 for an older one), the batch size, the names of
+    input and output and the metadata of ``source``. Its image size is that of ``images``. Table, importance and plan
+    are kept in a folder beside ``output``, from which an interrupted call goes on.
 
     Args:
         source: an ONNX file with one float32 image as input.
@@ -84,12 +87,12 @@ def fit_file(
     example = images[:1]
     _require_image(source, network, example)
     model = network.model.eval()
-    folder = output.with_suffix(".fit")
+    folder, opset = output.with_suffix(".fit"), max(network.opset, _OLDEST_OPSET)
     progress("latency table")
     latency = table(
-        model, example, folder=folder, runtime=runtime, batch=network.batch or 1, opset=network.opset, progress=progress
+        model, example, folder=folder, runtime=runtime, batch=network.batch or 1, opset=opset, progress=progress
     )
-    loses_at = folder / "importance.csv"
+    loses_at = folder / f"importance-{_digest(source, images)}.csv"
     if not loses_at.exists():
         write_importance(loses_at, importance(model, images, table=latency, progress=progress))
     loses = read_importance(loses_at)
@@ -98,12 +101,31 @@ def fit_file(
     fitted = fit(model, images, planned, force=force, progress=progress)
     folded = fold(fitted.model.eval(), example).model
     progress("export")
-    export(folded, example, output, opset=network.opset, batch=network.batch, images=images)
+    export(folded, example, output, opset=opset, batch=network.batch, images=images)
     _keep_interface(output, source, network)
     progress("timing")
+    if None in network.shape:
+        source = _with_size(source, example, folder / "original.onnx")
     timed = bench([source, output], runtime=runtime, batch=network.batch or 1, seconds=seconds, progress=progress)
     progress("")
     return FasterFile(output, planned, fitted, (depth(model, example), depth(folded, example)), timed)
+
+
+def _digest(source: Path, images: Tensor) -> str:
+    """What tells this network with these images from others."""
+    return hashlib.sha256(source.read_bytes() + images.numpy().tobytes()).hexdigest()[:12]
+
+
+def _with_size(source: Path, example: Tensor, path: Path) -> Path:
+    """``source`` for images of the size of ``example`` alone, written to ``path``: a size that is open has no time."""
+    file = onnx.load(source)
+    axes = next(each for each in file.graph.input if each.type.tensor_type.HasField("shape")).type.tensor_type.shape.dim
+    for axis, size in zip(axes[1:], example.shape[1:], strict=True):
+        axis.dim_value = size
+    del file.graph.value_info[:]
+    with atomic_path(path) as temporary:
+        onnx.save(onnx.shape_inference.infer_shapes(file), temporary)
+    return path
 
 
 def _require_image(source: Path, network: OnnxNetwork, example: Tensor) -> None:

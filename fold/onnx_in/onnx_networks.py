@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import onnx
 from torch import fx
@@ -62,6 +64,7 @@ def read_network(path: str | Path) -> OnnxNetwork:
         )
     try:
         plain = plainer(file)
+        _require_known(plain, file)
         graph = pack(plain)
         model = _converted(plain)
     except InputError as error:
@@ -69,6 +72,29 @@ def read_network(path: str | Path) -> OnnxNetwork:
     opset = next(entry.version for entry in file.opset_import if entry.domain in ("", "ai.onnx"))
     outputs = tuple(entry.name for entry in file.graph.output)
     return OnnxNetwork(model, graph, tuple(sizes[1:]), sizes[0], opset, inputs[0].name, outputs)
+
+
+def _require_known(plain: onnx.ModelProto, file: onnx.ModelProto) -> None:
+    """Raise InputError that names the first node of ``file`` that onnx2torch cannot convert."""
+    names = {node.output[0]: node.name for node in file.graph.node}
+    opsets = {entry.domain.replace("ai.onnx", ""): entry.version for entry in plain.opset_import}
+    for node in plain.graph.node:
+        domain = node.domain.replace("ai.onnx", "")
+        try:
+            _onnx2torch().node_converters.get_converter(node.op_type, opsets.get(domain, 1), domain)
+        except NotImplementedError as error:
+            name = names[node.output[0]] or f"that gives {node.output[0]}"
+            raise InputError(
+                f"node {name}: onnx2torch does not know {domain and f'{domain}.'}{node.op_type} of opset "
+                f"{opsets.get(domain, 1)}; give the PyTorch code of the network"
+            ) from error
+
+
+def _onnx2torch() -> ModuleType:
+    try:
+        return import_module("onnx2torch")
+    except ModuleNotFoundError as error:
+        raise InputError("networks in ONNX files need onnx2torch; pip install 'layer-folding[onnx]'") from error
 
 
 def rebuild(graph: str) -> fx.GraphModule:
@@ -81,11 +107,7 @@ def rebuild(graph: str) -> fx.GraphModule:
 
 def _converted(model: onnx.ModelProto) -> fx.GraphModule:
     try:
-        from onnx2torch import convert
-    except ModuleNotFoundError as error:
-        raise InputError("networks in ONNX files need onnx2torch; pip install 'layer-folding[onnx]'") from error
-    try:
-        converted = convert(model)
+        converted = _onnx2torch().convert(model)
     except Exception as error:  # whatever a converter raises
         raise InputError(
             f"onnx2torch cannot convert it ({first_line(error)}); give the PyTorch code of the network, or let "

@@ -35,17 +35,29 @@ def plainer(model: onnx.ModelProto) -> onnx.ModelProto:
     plain = onnx.ModelProto()
     plain.CopyFrom(model)
     graph = plain.graph
-    _name_nodes(graph)
+    _take_out_constants(graph)
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    for node in graph.node:
-        if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
-            constants[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
     for entry in plain.opset_import:
         if entry.domain in ("", "ai.onnx"):
             for node in graph.node:
                 _make_plainer(node, entry.version, constants)
             entry.version = min(entry.version, _OPSET)
+    _name_nodes(graph)
     return plain
+
+
+def _take_out_constants(graph: onnx.GraphProto) -> None:
+    """Make initialisers of the tensors in Constant nodes, as other exporters write them."""
+    kept = []
+    for node in graph.node:
+        tensor = node.attribute[0].t if node.op_type == "Constant" and node.attribute[0].name == "value" else None
+        if tensor is None:
+            kept.append(node)
+        else:
+            graph.initializer.add().CopyFrom(tensor)
+            graph.initializer[-1].name = node.output[0]
+    del graph.node[:]
+    graph.node.extend(kept)
 
 
 def _make_plainer(node: onnx.NodeProto, opset: int, constants: Mapping[str, np.ndarray]) -> None:

@@ -6,11 +6,13 @@ Small tensors and whole numbers stay, since they say what the graph does: shapes
 import base64
 import binascii
 import zlib
+from collections.abc import Iterator
 
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 from onnx import numpy_helper
+from onnx.external_data_helper import uses_external_data
 
 _SMALL = 32  # values; what has more is a weight
 _MOST_BYTES = 2**26  # of a graph without weights
@@ -38,6 +40,8 @@ def unpack(text: str) -> onnx.ModelProto:
         model = onnx.ModelProto.FromString(content)
     except (binascii.Error, zlib.error, DecodeError) as error:
         raise ValueError(f"the graph is damaged ({error})") from error
+    if any(map(uses_external_data, _tensors(model.graph))):
+        raise ValueError("the graph asks for a file of this machine")
     weights = [tensor for tensor in model.graph.initializer if is_weight(tensor)]
     if sum(_count(tensor) for tensor in weights) > _MOST_VALUES:
         raise ValueError("the graph has more weights than one ONNX file can hold")
@@ -45,6 +49,17 @@ def unpack(text: str) -> onnx.ModelProto:
         zeros = np.zeros(tuple(tensor.dims), onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
         tensor.CopyFrom(numpy_helper.from_array(zeros, tensor.name))
     return model
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """All tensors of ``graph``, those in its nodes and in their bodies among them."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield attribute.t
+            yield from attribute.tensors
+            for body in (attribute.g, *attribute.graphs):
+                yield from _tensors(body)
 
 
 def is_weight(tensor: onnx.TensorProto) -> bool:

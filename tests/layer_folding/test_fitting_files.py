@@ -56,7 +56,10 @@ def test_from_file_to_faster_file(file, images, capsys):
     assert faster.opset_import[0].version == 17
     assert {entry.key: entry.value for entry in faster.metadata_props}["classes"] == "cat dog"
     kept = output.with_suffix(".fit")
-    assert {"latency.csv", "importance.csv", "plan.json"} <= {path.name for path in kept.iterdir()}
+    assert {"latency.csv", "plan.json"} <= {path.name for path in kept.iterdir()}
+    (first,) = kept.glob("importance-*.csv")
+    assert run(lambda: commands.main([*arguments, "--mean", "0.1", "0.1", "0.1"])) == 0  # other images for the network
+    assert len({*kept.glob("importance-*.csv")} - {first}) == 1
 
 
 @pytest.mark.parametrize(

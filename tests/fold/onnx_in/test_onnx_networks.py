@@ -72,7 +72,7 @@ def test_it_is_gated_fitted_and_folded(file):
 
 
 def one_node(kind: str, inputs: list[str], opset: int = 17, **attributes: object) -> onnx.ModelProto:
-    node = helper.make_node(kind, inputs, ["y"], **attributes)
+    node = helper.make_node(kind, inputs, ["y"], name="my/node", **attributes)
     shape = ["N", 3, 8, 8]
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("x", "y")]
     graph = helper.make_graph([node], "g", values[:1], values[1:])
@@ -82,8 +82,8 @@ def one_node(kind: str, inputs: list[str], opset: int = 17, **attributes: object
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (one_node("Gelu", ["x"], 20), "node Gelu: Gelu has another meaning after opset 17"),
-        (one_node("Hardmax", ["x"], 17), r"onnx2torch cannot convert it \(.*Hardmax"),
+        (one_node("Gelu", ["x"], 20), "node my/node: Gelu has another meaning after opset 17"),
+        (one_node("Hardmax", ["x"], 17), "node my/node: onnx2torch does not know Hardmax of opset 17"),
     ],
 )
 def test_an_operator_that_is_not_known_is_named(model, message, tmp_path):
@@ -125,6 +125,31 @@ def test_a_graph_that_asks_for_too_much_memory_is_refused():
     model.graph.initializer.append(TensorProto(name="w", dims=[2**20, 2**20], data_type=TensorProto.FLOAT))
     with pytest.raises(ValueError, match="more weights than one ONNX file"):
         unpack(packed(model.SerializeToString()))
+
+
+def test_a_graph_that_asks_for_a_file_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "secret.txt").write_text("123456789012")
+    model = one_node("Relu", ["x"])
+    tensor = TensorProto(name="w", dims=[3], data_type=TensorProto.FLOAT, data_location=TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value="secret.txt")
+    model.graph.initializer.append(tensor)
+    with pytest.raises(ValueError, match="asks for a file of this machine"):
+        rebuild(packed(model.SerializeToString()))
+
+
+def test_a_large_constant_is_a_weight(tmp_path):
+    """Other exporters write weights as Constant nodes."""
+    model = one_node("Add", ["x", "c"])
+    values = np.random.default_rng(0).standard_normal((1, 3, 8, 8)).astype(np.float32)
+    model.graph.node.insert(0, helper.make_node("Constant", [], ["c"], value=onnx.numpy_helper.from_array(values)))
+    onnx.save(model, tmp_path / "net.onnx")
+    network, x = read_network(tmp_path / "net.onnx"), torch.rand(2, 3, 8, 8)
+    torch.testing.assert_close(network.model(x), run(tmp_path / "net.onnx", x))
+    again = rebuild(network.graph)
+    assert len(network.graph) < 1000 and torch.equal(again(x), x)
+    again.load_state_dict(network.model.state_dict())
+    assert torch.equal(again(x), network.model(x))
 
 
 def test_weights_come_back_as_zeros_of_their_type():
