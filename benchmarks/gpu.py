@@ -24,7 +24,7 @@ from benchmarks.support import randomise_statistics
 from layer_folding import command_line, records, stats
 from layer_folding.errors import CheckError, InputError
 from layer_folding.fit_choices import Choice
-from layer_folding.fold.fitting.parts import find_parts
+from layer_folding.fold.fitting.parts import Part, find_parts
 from layer_folding.fold.fitting.placing import place_all
 from layer_folding.fold.folding import fold, scan
 from layer_folding.fold.graph.tracing import trace
@@ -57,12 +57,17 @@ def variants(name: str) -> tuple[list[nn.Module], torch.Tensor]:
 
 
 def fitted(model: nn.Module, images: torch.Tensor) -> nn.Module:
-    """``model`` with one layer, of fresh weights, for each set of layers that could merge; folded."""
+    """``model`` with one layer, of fresh weights, for each set of layers that could merge; folded.
+
+    Of two sets that share a layer, the first has it.
+    """
     traced = trace(model.eval(), images, share_weights=True)
-    choices = [
-        Choice(merge.activations, _largest_kernel(traced, merge.layers)) for merge in scan(model, images).candidates
-    ]
-    placed = place_all(traced, find_parts(traced, choices))[0]
+    parts: list[Part] = []
+    for merge in scan(model, images).candidates:
+        (part,) = find_parts(traced, [Choice(merge.activations, _largest_kernel(traced, merge.layers))])
+        if all(set(part.layers).isdisjoint(other.layers) for other in parts):
+            parts.append(part)
+    placed = place_all(traced, find_parts(traced, [part.choice for part in parts]))[0]
     randomise_statistics(placed, images)
     return fold(placed, images[:1]).model
 

@@ -1,6 +1,7 @@
 """All that needs a GPU, in ten minutes: ``python -m benchmarks.gpu_check``, or ``make gpu-check``.
 
-Each part is a command of its own with a time limit. A part that fails does not keep the others from running. The parts
+Each part is a command of its own with a time limit. ``python -m benchmarks.results FOLDER/gpu.json`` puts the times of
+PyTorch into docs/results.md. A part that fails does not keep the others from running. The parts
 with TensorRT run where TensorRT or TensorRT-RTX serves the GPU, and say why where neither does.
 """
 
@@ -13,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -55,13 +56,13 @@ class Outcome:
     lines: tuple[str, ...]
 
 
-def parts(folder: Path) -> Iterator[Part]:
-    """All parts, in the order that they need; they write into ``folder``."""
+def parts(folder: Path, pytorch: Path) -> Iterator[Part]:
+    """All parts, in the order that they need; they write into ``folder``, and `benchmarks.gpu` its document ``pytorch``."""
     run = folder / "run"
     runtime, because = choose("auto")  # TensorRT, else TensorRT-RTX, as far as they serve this GPU
     tensorrt = because.removeprefix("because ") if runtime.name == "onnxruntime" else ""
     yield Part("tests", ("-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "-m", "gpu", *_tests()))
-    yield Part("pytorch", ("-m", "benchmarks.gpu", "--seconds", "1", "-o", str(folder / "pytorch.json")))
+    yield Part("pytorch", ("-m", "benchmarks.gpu", "--seconds", "1", "-o", str(pytorch)))
     network = ("--model", "mobilenetv2-digits", "--data", "digits")
     yield Part("train", ("-m", "train", "pretrain", "--run", str(run), *network, "--epochs", "10"))
     yield Part("gates", ("-m", "train", "prefold", "--run", str(run), "--epochs", "8", "--lambda", "1"))
@@ -135,23 +136,25 @@ def main(arguments: list[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--limit", type=float, default=LIMIT_S, metavar="S", help="seconds for each part (%(default)g)")
-    parser.add_argument("-o", "--output", type=Path, metavar="JSON", help="write what each part printed here")
+    parser.add_argument("-o", "--output", type=Path, metavar="JSON", help="write what each part printed here, and gpu.json beside it")
     options = parser.parse_args(arguments)
     document.check_output(options.output)
     if not torch.cuda.is_available():
         raise InputError("no GPU: PyTorch finds no CUDA device here; run this on a machine with one")
-    gpu = {"name": torch.cuda.get_device_name(), "cuda": torch.version.cuda, **asdict(nvml.describe())}
-    outcomes = []
+    gpu = document.Gpu(torch.cuda.get_device_name(), torch.version.cuda, nvml.describe())
+    outcomes: list[Outcome] = []
     with tempfile.TemporaryDirectory() as folder:
-        for part in parts(Path(folder)):
+        kept = options.output.with_name("gpu.json") if options.output else Path(folder) / "gpu.json"
+        for part in parts(Path(folder), kept):
             command_line.progress(part.name)
             outcomes.append(run(part, options.limit))
             command_line.progress("")
             failed = outcomes[-1].result.startswith("failed")
             print(*(outcomes[-1].lines if failed else ()), f"{part.name}: {outcomes[-1].result}", sep="\n", flush=True)
             if options.output:
-                samples = {"gpu": gpu, "parts": [asdict(one) for one in outcomes]}
-                document.write(options.output, "benchmarks.gpu_check", arguments, rows(outcomes), **samples)
+                document.write(
+                    options.output, "benchmarks.gpu_check", arguments, rows(outcomes), gpu=gpu, parts=outcomes
+                )
     print(table(rows(outcomes)))
     failures = [one.part for one in outcomes if one.result.startswith("failed")]
     if failures:

@@ -279,9 +279,12 @@ def close_undecided(model: nn.Module, limit: float) -> None:
     Gates towards the identity stay as they are.
     """
     known = list(gates(model).values())
-    shut = {gate.group for gate in known if gate.group is not None and not is_open(gate)}
-    for gate in known:
-        if gate.affine and (gate.group in shut or not is_open(gate)):
+    if not known:
+        return
+    opened = (torch.stack([gate.alpha.detach() for gate in known]) >= THRESHOLD).tolist()  # one wait for a GPU
+    shut = {gate.group for gate, stays in zip(known, opened, strict=True) if not stays} - {None}
+    for gate, stays in zip(known, opened, strict=True):
+        if gate.affine and (gate.group in shut or not stays):
             gate.alpha.data.clamp_(max=limit)
 
 

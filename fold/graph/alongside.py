@@ -171,7 +171,7 @@ class ExampleTracer(fx.Tracer):
         path = self.path_of_module(m)
         if self.is_leaf_module(m, path):
             return super().call_module(m, forward, args, kwargs)
-        last, stack = next(reversed(self.graph.nodes)), self.module_stack.copy()
+        last, stack = next(iter(reversed(self.graph.nodes))), self.module_stack.copy()
         asked, kept = len(self.asked), dict(self.kept)
         if path not in kept:
             try:

@@ -25,6 +25,14 @@ def test_all_have_their_batchnorms_merged_and_two_are_shallower():
     assert kernels == [{(3, 3)}, {(3, 3), (5, 5), (7, 7)}, {(3, 3)}]
 
 
+@pytest.mark.slow
+def test_where_two_sets_share_a_layer_one_is_fitted():
+    (original, merged, fitted), image = gpu.variants("mobilenet_v2")
+    assert original(image).shape == fitted(image).shape
+    counts = [sum(isinstance(module, nn.Conv2d) for module in model.modules()) for model in (original, merged, fitted)]
+    assert counts == [52, 17, 18]
+
+
 def test_a_row_has_the_speedups_of_its_samples():
     row = gpu.row("resnet20", "fp16", 32, [[2.0, 2.1] * 10, [4.0, 4.2] * 10, [1.0, 1.05] * 10])
     line = gpu.lines([row])[-1]

@@ -26,7 +26,7 @@ def gpu(monkeypatch):
 
 @pytest.mark.slow
 def test_a_part_that_fails_does_not_keep_the_others_from_running(gpu, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(gpu_check, "parts", lambda folder: iter(PARTS))
+    monkeypatch.setattr(gpu_check, "parts", lambda *folders: iter(PARTS))
     output = tmp_path / "check.json"
     arguments = ["--limit", "5", "-o", str(output)]
     monkeypatch.setattr("sys.argv", ["gpu_check", *arguments])
@@ -45,20 +45,20 @@ def test_a_part_that_fails_does_not_keep_the_others_from_running(gpu, monkeypatc
 
 
 def test_where_all_pass_it_is_a_success(gpu, monkeypatch, capsys):
-    monkeypatch.setattr(gpu_check, "parts", lambda folder: iter(PARTS[:1]))
+    monkeypatch.setattr(gpu_check, "parts", lambda *folders: iter(PARTS[:1]))
     gpu_check.main([])
     assert "good" in capsys.readouterr().out
 
 
 def test_the_output_is_checked_before_anything_runs(tmp_path, monkeypatch):
-    monkeypatch.setattr(gpu_check, "parts", lambda folder: pytest.fail("it ran"))
+    monkeypatch.setattr(gpu_check, "parts", lambda *folders: pytest.fail("it ran"))
     monkeypatch.setattr("sys.argv", ["gpu_check", "-o", str(tmp_path)])
     assert command_line.run(gpu_check.main) == 2
 
 
 def test_without_a_gpu_it_is_one_line(monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(gpu_check, "parts", lambda folder: pytest.fail("it ran"))
+    monkeypatch.setattr(gpu_check, "parts", lambda *folders: pytest.fail("it ran"))
     monkeypatch.setattr("sys.argv", ["gpu_check"])
     assert command_line.run(gpu_check.main) == 2
     assert capsys.readouterr().err.startswith("error: no GPU: ")
