@@ -57,7 +57,7 @@ class Outcome:
 
 
 def parts(folder: Path, pytorch: Path) -> Iterator[Part]:
-    """All parts, in the order that they need; they write into ``folder``, and `benchmarks.gpu` its document ``pytorch``."""
+    """All parts, in the order that they need. They write into ``folder``, and `benchmarks.gpu` the file ``pytorch``."""
     run = folder / "run"
     runtime, because = choose("auto")  # TensorRT, else TensorRT-RTX, as far as they serve this GPU
     tensorrt = because.removeprefix("because ") if runtime.name == "onnxruntime" else ""
@@ -136,7 +136,9 @@ def main(arguments: list[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--limit", type=float, default=LIMIT_S, metavar="S", help="seconds for each part (%(default)g)")
-    parser.add_argument("-o", "--output", type=Path, metavar="JSON", help="write what each part printed here, and gpu.json beside it")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="JSON", help="write what each part printed here, and gpu.json beside it"
+    )
     options = parser.parse_args(arguments)
     document.check_output(options.output)
     if not torch.cuda.is_available():

@@ -72,9 +72,9 @@ times over by `python -m trt_bench bench`. At least 19 of 20 have to hold.""",
     "benchmarks.gpu": Section(
         "On a GPU",
         """\
-Networks with random weights, as CUDA graphs in PyTorch, fp32 (without TF32) and fp16, interleaved; this is about latency
-only. *Merged* has the exact merge of all layers that can merge. *Fitted* has one layer in their place, with a kernel as
-large as the largest of theirs. All three have their BatchNorms merged.""",
+Networks with random weights, as CUDA graphs in PyTorch, fp32 (without TF32) and fp16, interleaved: this is about
+latency only. *Merged* has the exact merge of all layers that can merge. *Fitted* has one layer in their place, with a
+kernel as large as the largest of theirs. All three have their BatchNorms merged.""",
         "Not measured: there was no GPU to be had.",
     ),
 }
