@@ -7,6 +7,7 @@ from benchmarks import folding
 from layer_folding.errors import CheckError
 
 
+@pytest.mark.slow
 def test_every_block_is_folded_and_the_rest_stays():
     row = folding.whole("ResNet-8", depth=8, rounds=1, progress=lambda text: None)
     assert (row.rounds, list(row.samples_ms)) == (1, ["fold.fold with its check"])

@@ -12,6 +12,7 @@ from layer_folding import command_line
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
+@pytest.mark.slow
 def test_all_have_their_batchnorms_merged_and_two_are_shallower():
     (original, merged, fitted), image = gpu.variants("resnet20")
     for model in (original, merged, fitted):

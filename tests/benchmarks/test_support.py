@@ -155,6 +155,7 @@ def test_reasons_are_counted_without_names(reason, expected):
     assert support.category(reason) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, network in listed.NETWORKS.items() if network.arguments])
 def test_networks_with_arguments_are_built(name):
     support.build(f"{listed.NETWORKS[name].source}:{name}", listed.NETWORKS[name].arguments)

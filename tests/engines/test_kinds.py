@@ -53,6 +53,7 @@ def test_a_network_of_each_kind(build, tmp_path, kind):
     check(build, KINDS[kind](), example(), tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_network_of_each_kind_folded(build, tmp_path, kind):
     torch.manual_seed(0)
@@ -92,6 +93,7 @@ def test_int8_with_the_rest_in_fp16(build, tmp_path):
     assert "fp32" not in built.layers_by_precision and built.notes.parsed.alone == ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("opset", [17, 20])
 def test_both_opsets(build, tmp_path, opset):
     torch.manual_seed(0)

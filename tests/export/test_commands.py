@@ -139,6 +139,7 @@ def test_untraceable_model_names_the_checkpoint(monkeypatch, tmp_path, capsys):
     assert "odd.safetensors: torch.export cannot trace" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_as_a_process(tmp_path):
     missing = tmp_path / "missing.safetensors"
     done = subprocess.run([sys.executable, "-m", "export", str(missing)], capture_output=True, text=True, check=False)

@@ -29,6 +29,7 @@ def tokens() -> nn.Module:
     return nn.Sequential(*layers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", [pointwise_first, upsampling, uneven, tokens])
 def test_it_is_the_same_in_onnx_runtime(build):
     network, x = build().eval(), torch.randn(2, 3, 9, 8)

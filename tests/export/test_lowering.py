@@ -41,6 +41,7 @@ def test_model_and_process_are_left_as_they_were(capfd):
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_opset_is_asserted():
     # The exporter keeps opset 18, and only logs that.
     model = nn.Sequential(nn.Conv2d(3, 4, 3))
@@ -86,6 +87,7 @@ def test_what_cannot_be_exported_is_one_line(model, message, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_warnings_of_the_model_pass():
     class Warns(nn.Module):
         def forward(self, x):

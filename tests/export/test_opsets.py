@@ -57,6 +57,7 @@ def test_uneven_split_is_refused():
         step_down(model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "shapes"),
     [

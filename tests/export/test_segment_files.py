@@ -14,6 +14,7 @@ from layer_folding.fold.plan.naming import Segment
 from layer_folding.segment_index import read_index
 
 
+@pytest.mark.slow
 def test_identical_shapes_are_written_once(tmp_path, monkeypatch):
     def conv(stride=1):
         return fx.symbolic_trace(nn.Sequential(nn.Conv2d(3, 4, 3, stride, bias=True)))
@@ -61,6 +62,7 @@ def test_fitted_layers_take_few_more_segments_than_exact_merges_alone(tmp_path, 
     assert len(index.segments) <= 2.5 * sum(bool(exact & set(entry.names)) for entry in index.segments)
 
 
+@pytest.mark.slow
 def test_segments_in_half_precision(tmp_path):
     found = [Segment("a", fx.symbolic_trace(nn.Sequential(nn.Conv2d(3, 4, 3))), (3, 8, 8))]
     files = [write_segments(found, tmp_path, precision=name).segments[0].file for name in ("fp32", "fp16")]
@@ -71,6 +73,7 @@ def test_segments_in_half_precision(tmp_path):
     assert {entry.key: entry.value for entry in model.metadata_props}["layer_folding.precision"] == "fp16"
 
 
+@pytest.mark.slow
 def test_int8_segments_have_the_pairs_of_the_whole_network(tmp_path):
     """Of each weighted layer in the network: quantised inputs, and what it gives quantised where a layer reads it."""
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 1)).eval()
@@ -87,6 +90,7 @@ def test_int8_segments_have_the_pairs_of_the_whole_network(tmp_path):
         assert {entry.key: entry.value for entry in model.metadata_props}["layer_folding.precision"] == "int8"
 
 
+@pytest.mark.slow
 def test_a_segment_without_layers_has_nothing_to_quantise(tmp_path):
     found = [Segment("none", fx.symbolic_trace(nn.Sequential(nn.ReLU())), (3, 8, 8))]
     (entry,) = write_segments(found, tmp_path, precision="int8").segments

@@ -39,6 +39,7 @@ def losses(found) -> dict[tuple[str, ...], float]:
     return {candidate.merge.activations: 5.0 for candidate in found.found}
 
 
+@pytest.mark.slow
 def test_a_plan_says_what_goes_and_what_that_gives(model, table):
     plan = lf.plan(model, EXAMPLE, table)
     assert {*FIRST, *SECOND} <= set(plan.removed)
@@ -56,6 +57,7 @@ def test_the_frontier_goes_from_the_fastest_to_the_original(model, table):
     assert list(times) == sorted(set(times)) and list(lost) == sorted(set(lost), reverse=True)
 
 
+@pytest.mark.slow
 def test_limits(model, found, table):
     importance = lf.Importance({**losses(found), FIRST: 9.0, SECOND: 1.0}, "points")
     plan = lf.plan(model, EXAMPLE, table, budget_ms=9.75, importance=importance)
@@ -74,6 +76,7 @@ def test_limits_that_make_no_sense_are_refused(model, table, limits):
         lf.plan(model, EXAMPLE, table, **limits)
 
 
+@pytest.mark.slow
 def test_at_most_one_alternative_of_a_candidate_is_taken(model, found):
     """The alternative saves less and loses less."""
     other = with_activation(found, *FIRST)

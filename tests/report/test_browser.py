@@ -60,6 +60,7 @@ def test_it_opens_complete_and_quiet(visit, written, width, scheme):
     assert tab.complaints == []
 
 
+@pytest.mark.slow
 def test_charts_fit_a_phone(visit, written):
     tab = visit(written, 390)
     charts = tab.locator("figure svg").all()

@@ -23,6 +23,7 @@ def test_one_run_gets_one_page(folder):
     assert {path.name for path in folder.iterdir()} == before  # nothing temporary stays
 
 
+@pytest.mark.slow
 def test_several_get_one_each_and_an_index(tmp_path):
     runs = [write(tmp_path / name) for name in ("a", "b")]
     run = report(*runs, cwd=tmp_path)
@@ -47,6 +48,7 @@ def test_a_damaged_run_is_one_line_and_writes_nothing(tmp_path):
     assert not (runs[0] / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_help_shows_an_example():
     assert "layer-folding report runs/demo" in report("--help").stdout
     assert report().returncode == 2

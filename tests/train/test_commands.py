@@ -214,6 +214,7 @@ def test_how_a_network_was_trained_does_not_stop_what_follows(images, weights, t
     assert "size was 32, is now 24" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_stage_does_not_go_on_from_another_network(copied, weights, images, capsys):
     assert call("finetune", "--run", copied, *FAST, "--epochs", "0") == 0
     recipe, tensors = checkpoints.read(copied / "prefold.safetensors")
@@ -226,6 +227,7 @@ def test_a_stage_does_not_go_on_from_another_network(copied, weights, images, ca
     assert "prefold.safetensors was " in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_no_open_gate(images, weights, tmp_path, capsys):
     folder = tmp_path / "run"
     call("pretrain", "--run", folder, "--model", "mobilenetv2-digits", "--data", images, "--weights", weights)

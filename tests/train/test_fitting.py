@@ -71,6 +71,7 @@ def test_from_a_plan_to_a_folded_network(run, tmp_path, capsys):
     assert checkpoints.read(tmp_path / "again.safetensors")[0].fitted == recipe.fitted
 
 
+@pytest.mark.slow
 def test_each_way_to_say_it_makes_the_same_network(run, tmp_path):
     """A plan.json, a plan.txt, the command fit, and what a plan merges exactly as the shape merged."""
     given = plan(merge(*FIRST), merge(*SECOND, shape="3"))

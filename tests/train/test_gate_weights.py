@@ -20,6 +20,7 @@ def call(*arguments: object) -> int:
     return run(lambda: command.main([str(argument) for argument in arguments]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "content"), [("w.csv", "gate,weight\n{0},2\n"), ("w.json", '{{"{0}": 2}}')], ids=["csv", "json"]
 )

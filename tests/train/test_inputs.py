@@ -56,6 +56,7 @@ def test_size_and_normalisation_hold_for_the_whole_run(images, tmp_path):
     assert (settings["size"], settings["mean"], settings["data"]) == (24, [0.1, 0.2, 0.3], str(images))
 
 
+@pytest.mark.slow
 def test_a_network_from_an_onnx_file_goes_through_the_stages_without_the_file(images, tmp_path):
     pytest.importorskip("onnx2torch", reason="needs onnx2torch")
     torch.manual_seed(0)

@@ -81,6 +81,7 @@ def test_it_writes_down_what_happened(tmp_path, capsys):
     assert out == "" and epochs == [f"prefold {i}/3" for i in (1, 2, 3)]
 
 
+@pytest.mark.slow
 def test_stages_share_one_table(tmp_path):
     data = dataset()
     train(build("mobilenetv2-digits", 2, 1), data, tmp_path, "pretrain", Hyperparameters(1, 16, 0.05, 0.0, 0))
@@ -138,6 +139,7 @@ def stop_at(monkeypatch, epoch: int) -> None:
     monkeypatch.setattr(batches, "augment", interrupted)
 
 
+@pytest.mark.slow
 def test_planned_gates_open_on_schedule_and_the_others_stay_closed(tmp_path):
     model = plan(gated(), PLANNED, EXAMPLE)[0]
     train(model, dataset(), tmp_path, "prefold", replace(SMALL, remove=PLANNED))
@@ -174,6 +176,7 @@ def test_a_loss_that_is_not_finite_is_said(tmp_path):
         train(network(), dataset(), tmp_path, "pretrain", Hyperparameters(1, 16, 1e30, 0.0, 0))
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_wrong_keeps_the_last_good_epoch(tmp_path, monkeypatch):
     """The loss is lost in the second of three epochs; the state is that of the first."""
     from layer_folding.train import stepping
@@ -212,6 +215,7 @@ def test_collapse_is_worse_than_guessing_after_having_learned(best, task, collap
         health.check(1.0, task, best, 10, SMALL, "x", {})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_mixed_precision(tmp_path, precision):
     """Much the same weights, which stay float32; a second run goes on with the same scale of the loss."""

@@ -64,6 +64,7 @@ def test_feature_loss_is_relative_and_a_mean():
     assert feature_loss(ours, theirs) == pytest.approx(0.25 / 2)
 
 
+@pytest.mark.slow
 def test_no_features_are_left():
     student, teacher = linearize(build("resnet20", 3), X[:1], gate="all"), networks()[1]
     with pytest.raises(InputError, match="--distill-features: all activations have gates"):

@@ -108,6 +108,7 @@ def test_interrupted_it_goes_on_and_ends_the_same(folder, monkeypatch, capsys):
     assert probe(folder) == 0 and "probe 1/2" not in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_what_is_refused(folder, capsys):
     assert probe(folder, "--epochs", 0) == 0
     capsys.readouterr()

@@ -15,6 +15,7 @@ def gated():
     return linearize(build("resnet20", 10), EXAMPLE).eval()
 
 
+@pytest.mark.slow
 def test_which_gates_are_meant():
     known = list(gates(gated()))
     assert resolve(["all"], gated()) == known and resolve([], gated()) == []
@@ -73,6 +74,7 @@ def test_closed_it_differs_at_borders_only():
     assert not torch.allclose(before, after)
 
 
+@pytest.mark.slow
 def test_no_gate_of_a_plan_is_learned_and_the_model_is_not_modified():
     model = gated()
     planned = plan(model, REMOVED, EXAMPLE)[0]

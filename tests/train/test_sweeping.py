@@ -110,6 +110,7 @@ def test_ctrl_c_and_the_same_command_again(swept, copied, monkeypatch, capsys):
     assert table(copied) == table(swept)[:2]
 
 
+@pytest.mark.slow
 def test_a_lambda_that_removes_nothing_is_a_point_like_any_other(copied, capsys):
     assert call("sweep", "--run", copied, "--lambdas", 0, "--prefold=--epochs 0", "--finetune=--epochs 0") == 0
     out, err = capsys.readouterr()

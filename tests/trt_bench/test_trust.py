@@ -45,6 +45,7 @@ class NoisyMachine:
         return timing, stats.compare(*timing.samples_ms)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("factor", "verdict"), [(1.0, "no significant difference"), (1.05, "slower"), (0.95, "faster")]
 )
@@ -55,6 +56,7 @@ def test_the_verdict_holds_in_19_of_20(factor, verdict, cost_s):
     assert sum(result.ci95[0] <= 1 / factor <= result.ci95[1] for result in results) >= 18
 
 
+@pytest.mark.slow
 def test_a_second_measurement_overlaps_the_first_in_19_of_20():
     overlaps = 0
     for seed in range(TRIALS):

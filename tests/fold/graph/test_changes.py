@@ -44,6 +44,7 @@ def test_offered_where_a_merged_layer_would_end_linear():
     assert candidates(chain, EXAMPLE).found and not twins(chain)
 
 
+@pytest.mark.slow
 def test_it_is_an_alternative_to_the_exact_merge():
     exact = {c.merge.layers: c.exact for c in candidates(network(), EXAMPLE).found if c.exact}
     for layers, other in twins(network()).items():
@@ -88,6 +89,7 @@ def changed() -> dict[str, tuple[nn.Module, dict]]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["hardened", "folded"])
 def test_a_checkpoint_gives_it_back(changed, stage, tmp_path):
     model, written = changed[stage]

@@ -105,7 +105,9 @@ def weighted(module: nn.Module) -> int:
     return sum(isinstance(layer, (nn.Conv2d, nn.Linear)) for layer in module.modules())
 
 
-@pytest.mark.parametrize("name", blocks())
+@pytest.mark.parametrize(
+    "name", ["chain", *(pytest.param(n, marks=pytest.mark.slow) for n in blocks() if n != "chain")]
+)
 def test_segments_compute_what_they_stand_for(name):
     model = blocks()[name]
     parts = {part.name: (part.module, part.input_shape) for part in segments(model, EXAMPLE)}
@@ -153,6 +155,7 @@ def test_equal_shapes_are_measured_once():
     assert other.exact.segment != first.exact.segment and other.apart != first.apart
 
 
+@pytest.mark.slow
 def test_the_network_is_not_modified():
     model = blocks()["chain"]
     before = {name: value.clone() for name, value in model.state_dict().items()}

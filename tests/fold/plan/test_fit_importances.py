@@ -89,6 +89,7 @@ def call(*arguments: object) -> int:
     return run(lambda: command.main([*map(str, arguments)]))
 
 
+@pytest.mark.slow
 def test_interrupted_the_command_goes_on_where_it_stopped(folder, monkeypatch, capsys):
     arguments = ("importance", folder, "--from", "fit", "--latency", folder / "latency.csv")
     fitted: list[dict] = []

@@ -59,6 +59,7 @@ def test_where_the_exact_merge_is_too_costly_a_smaller_layer_is_found():
     assert shapes(of(with_ends(bottleneck), "1.body.1", "1.body.3", max_growth=100))[1] == "merged"
 
 
+@pytest.mark.slow
 def test_a_layer_stands_for_few_activations():
     example = torch.zeros(1, 3, 32, 32)
     found = candidates(build("resnet20", 10).eval(), example).found

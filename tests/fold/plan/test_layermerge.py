@@ -52,6 +52,7 @@ def network() -> nn.Module:
     return build("torchvision:mobilenet_v2", {"num_classes": 10}).eval()
 
 
+@pytest.mark.slow
 def test_it_is_in_the_candidate_space(network):
     choices = chosen()
     assert len(choices) == 6

@@ -104,6 +104,7 @@ def test_an_addition_is_offered_where_its_loss_is_known(folder, found, capsys):
     assert out.split("planned")[1].split()[0] == str(found.activations - 1)
 
 
+@pytest.mark.slow
 def test_no_plan_is_fast_enough(folder, capsys):
     arguments = ("plan", folder, "--latency", folder / "latency.csv")
     assert call(*arguments, "--budget-ms", "1") == 1
@@ -114,6 +115,7 @@ def test_no_plan_is_fast_enough(folder, capsys):
     assert call(*arguments, "--budget-ms", remedy) == 0
 
 
+@pytest.mark.slow
 def test_a_saving_within_its_uncertainty_does_not_count(folder, capsys):
     document = json.loads((folder / "latency.json").read_text())
     for entry in document["segments"]:
@@ -204,6 +206,7 @@ def test_bad_importances_are_refused(folder, capsys, text, message):
     assert err.count("\n") == 1 and message in err
 
 
+@pytest.mark.slow
 def test_a_plan_for_a_prefolded_run_goes_to_another_folder(folder, capsys):
     (folder / "prefold.safetensors").touch()
     assert call("plan", folder, "--latency", folder / "latency.csv") == 0
@@ -247,6 +250,7 @@ def read_losses(folder: Path) -> dict[str, float]:
         return {row["activations"]: float(list(row.values())[2]) for row in csv.DictReader(file)}
 
 
+@pytest.mark.slow
 def test_importance_from_gates(folder, capsys):
     recipe, weights = checkpoints.read(folder / "original.safetensors")
     model = build("mobilenetv2-digits", **ARGUMENTS)

@@ -62,6 +62,7 @@ def test_a_module_that_is_called_twice_counts_twice():
     assert cost(network, EXAMPLE) == Cost(2, 148, 2 * 144 * 15 * 13)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", blocks())
 def test_folded_depth_is_the_depth_after_folding(kind):
     network = blocks()[kind]
