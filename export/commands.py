@@ -28,7 +28,7 @@ from .converting import with_batch, with_opset
 from .exporting import Exported, Source, source_of, write
 from .lowering import lower
 from .onnx_reading import read_onnx
-from .precision import QUANTISED, TOLERANCES, Calibration, read_calibration
+from .precision import QUANTISED, TOLERANCES, Calibration, read_calibration, require_calibration
 from .sensitivity import sensitivity
 from .simplifying import PASSES, table
 
@@ -87,6 +87,9 @@ def _export(options: argparse.Namespace) -> None:
     evalset = read_evalset(options.data) if options.data else None
     if options.max_drop is not None and (evalset is None or not QUANTISED & set(options.precision)):
         raise InputError("--max-drop: is about int8, and measured on labelled images; give --precision int8 and --data")
+    if QUANTISED & set(options.precision):
+        for path in options.networks:
+            require_calibration(_calibration_file(path, options))  # before minutes of work
     for path, files in zip(options.networks, targets, strict=True):
         try:
             source = _open(path, options, evalset)
@@ -95,7 +98,7 @@ def _export(options: argparse.Namespace) -> None:
             for precision, target in zip(options.precision, files, strict=True):
                 calibration = None
                 if precision in QUANTISED:
-                    images = options.calibration or path.with_name("calib.npz")
+                    images = _calibration_file(path, options)
                     calibration = read_calibration(images, options.method, options.images, options.seed)
                 if kept is None:
                     kept = _controlled(source, calibration, evalset, options.max_drop, options.keep)
@@ -107,6 +110,10 @@ def _export(options: argparse.Namespace) -> None:
                 print(_in_words(written, evalset, kept if calibration else None), flush=True)
         except (CheckError, InputError) as error:
             raise type(error)(str(error) if str(error).startswith(("--", str(path))) else f"{path}: {error}") from error
+
+
+def _calibration_file(path: Path, options: argparse.Namespace) -> Path:
+    return options.calibration or path.with_name("calib.npz")
 
 
 def _controlled(

@@ -34,13 +34,18 @@ class Calibration:
     seed: int | None = None
 
 
+def require_calibration(path: Path, option: str = "--calibration") -> None:
+    """Raise InputError, which names the ``option``, where there is no file ``path``."""
+    if not path.is_file():
+        raise InputError(
+            f"{option}: {path} is not there; give training images, as `layer-folding pretrain` writes calib.npz"
+        )
+
+
 def read_calibration(path: Path, method: str, count: int, seed: int, option: str = "--calibration") -> Calibration:
     """``count`` images of the set at ``path``, drawn with ``seed``. Raises InputError if there are none to read, which
     names the ``option``."""
-    if not path.is_file():
-        raise InputError(
-            f"{option}: {path} is not there; give training images, as `python -m train pretrain` writes calib.npz"
-        )
+    require_calibration(path, option)
     inputs = read_evalset(path).inputs()
     order = np.random.default_rng(seed).permutation(len(inputs))
     return Calibration(inputs[np.sort(order[:count])], method, seed)

@@ -106,6 +106,7 @@ def test_failed_check_leaves_nothing_under_the_name(checkpoint, monkeypatch, tmp
         (["a.safetensors", "-o", __file__], "neither a folder nor"),
         (["a.safetensors", "--opset", "new"], "--opset"),
         (["a.safetensors", "--data", "no/such/eval.npz"], "no/such/eval.npz: no such file"),
+        (["a.safetensors", "--precision", "fp32,int8"], "--calibration: calib.npz is not there"),
         (["--frobnicate"], "--help"),
     ],
 )
