@@ -54,6 +54,7 @@ def fit_file(
     speedup: float | None = None,
     budget_ms: float | None = None,
     runtime: Literal["auto", "onnxruntime", "tensorrt", "tensorrt-rtx"] = "auto",
+    epochs: int = 0,
     seconds: float = 3.0,
     force: bool = False,
     progress: Callable[[str], None] = lambda text: None,
@@ -72,6 +73,7 @@ def fit_file(
         speedup: the network is to be at least this many times as fast.
         budget_ms: the network is to take at most this long, in ms. Without a limit the plan is the fastest network.
         runtime: what it is timed on, as in `lf.table`.
+        epochs: after the fits, all weights follow the outputs of ``source`` for so many epochs over the images.
         seconds: the least time for which both files are timed against each other.
         force: keep layers that are worse than a constant.
         progress: called with a phrase that says what is being done.
@@ -98,7 +100,7 @@ def fit_file(
     loses = read_importance(loses_at)
     planned = plan(model, example, latency, speedup=speedup, budget_ms=budget_ms, importance=loses)
     write_plan(folder / "plan.json", planned)
-    fitted = fit(model, images, planned, force=force, progress=progress)
+    fitted = fit(model, images, planned, epochs=epochs, force=force, progress=progress)
     folded = fold(fitted.model.eval(), example).model
     progress("export")
     export(folded, example, output, opset=opset, batch=network.batch, images=images)

@@ -64,6 +64,8 @@ def _fit(given: argparse.Namespace) -> None:
         raise InputError(
             f"{given.run}: -o, --speedup and --budget-ms are for an ONNX file; `make fit SPEEDUP=1.3` plans"
         )
+    if given.epochs:
+        raise InputError(f"{given.run}: --epochs is for an ONNX file; `layer-folding finetune` trains what was fitted")
     if not given.plan and not given.choices:
         raise InputError(f"{given.run}: nothing to fit; give --choose NAME=SHAPE, or --plan FILE")
     choices = tuple(map(str, plan_files.fits(given.plan) if given.plan else given.choices))
@@ -89,7 +91,7 @@ def _fit_file(given: argparse.Namespace) -> None:
     images = read_images(given.images, shape, *normalisation, count=FitSettings.images, seed=given.seed)
     done = fit_file(
         given.run, images, given.output, speedup=given.speedup, budget_ms=given.budget_ms, runtime=given.runtime,
-        force=given.force, progress=progress,
+        epochs=given.epochs, force=given.force, progress=progress,
     )  # fmt: skip
     rows = [["fitted", "error", "in place of"]]
     rows += [[str(layer.shape), f"{layer.error:.3f}", " + ".join(layer.layers)] for layer in done.fitted.layers]

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from layer_folding.errors import InputError
 from layer_folding.files import atomic_path
 
-from .image_folder import decode_image_folder, list_image_folder
+from .image_folder import decode_image_folder, has_classes, list_image_folder, list_unlabelled_folder
 from .published import PUBLISHED, read_published
 from .stream import Files, stream
 
@@ -79,6 +79,7 @@ def load(spec: str, size: int = 32) -> Dataset:
     and "cifar100" are downloaded once. Otherwise a folder with ``train/CLASS/*.jpg`` and ``test/CLASS/*.jpg`` or
     ``val/CLASS/*.jpg`` (any format that Pillow reads), as RGB: up to RESIDENT_BYTES decoded once, and cached under
     ``$XDG_CACHE_HOME/layer-folding``; above, from the files as they are needed. A folder called digits is ``./digits``.
+    A folder without train, test and val has images without labels, in any folders: the data set has no classes then.
     Raises InputError where ``spec`` is none of these, or the folder is not as it should be.
     """
     if spec == "digits":
@@ -91,6 +92,11 @@ def load(spec: str, size: int = 32) -> Dataset:
             f"data {spec!r}: no such folder; give one with train/CLASS and test/CLASS, or a name: {', '.join(NAMES)}"
         )
     return _folder(root, size)
+
+
+def has_labels(spec: str) -> bool:
+    """Whether the images of the data set ``spec`` have labels. Raises InputError as `folder_of`."""
+    return spec in NAMES or has_classes(folder_of(spec))
 
 
 def folder_of(spec: str) -> Path:
@@ -190,7 +196,11 @@ def _published(name: str, size: int) -> Dataset:
 
 
 def _folder(root: Path, size: int) -> Dataset:
-    classes, listing = list_image_folder(root)
+    classes: tuple[str, ...] = ()
+    if has_classes(root) or not root.is_dir():
+        classes, listing = list_image_folder(root)
+    else:
+        listing = list_unlabelled_folder(root)
     count = sum(map(len, listing.values()))
     if count * 3 * size * size <= RESIDENT_BYTES:
         tensors = decode_image_folder(root, size, classes, listing)

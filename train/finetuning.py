@@ -4,13 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from layer_folding.fold import checkpoints
-from layer_folding.stages import FINETUNE, PREFOLD, PRETRAIN
+from layer_folding.stages import FINETUNE, PREFOLD
 
-from . import config, inputs, loop, trained
+from . import config, labelling, loop, trained
 from .hardening import hardened
 from .hyperparameters import hyperparameters
 from .prefolding import teacher
-from .settings import FinetuneSettings, PretrainSettings
+from .settings import FinetuneSettings
 from .trained import Trained
 
 
@@ -22,11 +22,12 @@ def finetune(run: Path, settings: FinetuneSettings, trust: str | None = None) ->
     """
     parent = run / PREFOLD.file
     recipe, weights = checkpoints.read(parent)
+    settings = labelling.taught(run, settings)
     config.enter(run, FINETUNE.command, settings, {parent.name: parent})
     before = trained.done(run, FINETUNE)
     if before:
         return before
-    dataset = inputs.dataset(config.settings(run, PRETRAIN.command, PretrainSettings))
+    dataset = labelling.dataset_of(run, trust)
     hard = hardened(run, recipe, weights, settings, dataset, trust)
     loop.train(hard.model, dataset, run, FINETUNE.command, hyperparameters(settings), teacher(run, settings, trust))
     recipe = replace(

@@ -14,10 +14,10 @@ from layer_folding.fold.fitting.network_fit import fit
 from layer_folding.fold.graph.noted_fits import fits_of
 from layer_folding.stages import PREFOLD, PRETRAIN
 
-from . import config, data, inputs, loop, trained
+from . import config, data, labelling, loop, trained
 from .batches import normalise
 from .fit_state import FitState
-from .settings import FitSettings, PretrainSettings
+from .settings import FitSettings
 from .trained import Trained
 
 
@@ -41,7 +41,7 @@ def fit_run(run: Path, settings: FitSettings, trust: str | None = None) -> Train
     if before:
         return before
     state = FitState(run, PREFOLD.command)
-    dataset = inputs.dataset(config.settings(run, PRETRAIN.command, PretrainSettings))
+    dataset = labelling.dataset_of(run, trust)
     drawn = data.calibration_images(dataset, settings.images, settings.seed)
     images = normalise(drawn.images, dataset.mean, dataset.std)
     show = labelled(progress, "fit")

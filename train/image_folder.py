@@ -28,6 +28,7 @@ from .published import cache_folder
 
 SPLITS = ("train", "test")
 DECODING = "2"  # raised where `train.images` gives other pixels for a file than before
+FEWEST = 10  # images without labels
 CHUNK = 250  # images a task: enough that a thread rarely waits, few enough for a smooth progress bar
 
 
@@ -85,12 +86,46 @@ def list_image_folder(root: Path) -> tuple[tuple[str, ...], dict[str, list[Entry
     for split, folder in folders.items():
         for label, name in enumerate(classes):
             visible = [entry for entry in _scan(root / folder / name) if not entry.name.startswith(".")]
-            listing[split] += _images(root, f"{folder}/{name}", label, visible)
+            images = list(_images(root, f"{folder}/{name}", label, visible))
+            if not images:
+                where = root / folder / name
+                raise InputError(f"data {where}: class has no images; add some, or remove it from train and test")
+            listing[split] += images
             left_out.update(_kind(entry) for entry in visible if not _is_image(entry))
     if left_out:
         kinds = ", ".join(f"{kind} {count}" for kind, count in left_out.most_common(8))
         print(f"data {root}: left out {left_out.total()} that are no images by their suffix: {kinds}", file=sys.stderr)
     return classes, listing
+
+
+def has_classes(root: Path) -> bool:
+    """Whether ``root`` is laid out as `list_image_folder` wants it, or was meant to be."""
+    return any((root / folder).is_dir() for folder in ("train", "test", "val"))
+
+
+def list_unlabelled_folder(root: Path) -> dict[str, list[Entry]]:
+    """For "train" and "test" the images in ``root`` and the folders in it, four fifths and one, in the order of names.
+
+    Hidden files are ignored, and what is no image by its suffix. Raises InputError naming what is wrong where.
+    """
+    _scan(root)  # says what is wrong with the folder itself
+    folders = sorted({"", *(os.path.relpath(path, root) for path, _, _ in os.walk(root))} - {"."})
+    found: list[Entry] = []
+    for folder in folders:
+        if not any(part.startswith(".") for part in Path(folder).parts):
+            visible = [entry for entry in _scan(root / folder) if not entry.name.startswith(".")]
+            found += _images(root, folder, 0, [entry for entry in visible if not entry.is_dir()])
+    if len(found) < FEWEST:
+        raise InputError(
+            f"data {root}: has no folder train, and {len(found)} images without labels; lay it out as "
+            f"train/CLASS/*.jpg and test/CLASS/*.jpg, or give at least {FEWEST} images, in any folders"
+        )
+    shuffled = torch.randperm(len(found), generator=torch.Generator().manual_seed(0)).tolist()
+    test = set(shuffled[: len(found) // 5])
+    return {
+        split: [entry for number, entry in enumerate(found) if (number in test) == (split == "test")]
+        for split in SPLITS
+    }
 
 
 def cache_path(root: Path, size: int, classes: tuple[str, ...], listing: dict[str, list[Entry]]) -> Path:
@@ -126,9 +161,8 @@ def _images(root: Path, folder: str, label: int, entries: list[os.DirEntry[str]]
             raise InputError(f"data {entry.path}: cannot be read ({error.strerror}); repair or remove it") from error
         if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
             raise InputError(f"data {entry.path}: has the name of an image and is not a file; remove it")
-        yield Entry(f"{folder}/{entry.name}", label, status.st_size, status.st_mtime_ns)
-    if not images:
-        raise InputError(f"data {root / folder}: class has no images; add some, or remove it from train and test")
+        name = f"{folder}/{entry.name}" if folder else entry.name
+        yield Entry(name, label, status.st_size, status.st_mtime_ns)
 
 
 def _scan(folder: Path) -> list[os.DirEntry[str]]:

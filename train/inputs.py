@@ -1,5 +1,6 @@
 """The network and the data set that the settings of a stage mean."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -43,17 +44,19 @@ def network(spec: str, dataset: data.Dataset, weights: Path | None, seed: int) -
     Raises InputError for an unknown network, one that does not take such images, and weights that do not fit it.
     """
     full, file = model_names.resolve(spec), model_names.weights_file(spec)
-    arguments = model_names.arguments_for(full, dataset.shape, len(dataset.classes), trust=spec)
-    if file is not None:
-        full, weights = f"onnx:{file.name}", weights or file  # the arguments have the graph
-    library, _, name = full.partition(":")
+    weights = weights or file
     state: dict[str, Tensor] | None = None
     gates: dict[str, float] = {}
     if weights is not None:
         state, gates = split_gates(load_weights(weights))
-        if library == "layer_folding":
-            state = with_our_names(name, state)
-            arguments |= variant(name, state)
+    classes = len(dataset.classes) or _outputs(state or {})
+    arguments = model_names.arguments_for(full, dataset.shape, classes, trust=spec)
+    if file is not None:
+        full = f"onnx:{file.name}"  # the arguments have the graph
+    library, _, name = full.partition(":")
+    if state is not None and library == "layer_folding":
+        state = with_our_names(name, state)
+        arguments |= variant(name, state)
     torch.manual_seed(seed)
     model = model_names.build(full, arguments, trust=spec)
     if weights is not None and state is not None:
@@ -62,8 +65,17 @@ def network(spec: str, dataset: data.Dataset, weights: Path | None, seed: int) -
     return Start(model, Network(full, arguments), gates)
 
 
+def _outputs(state: Mapping[str, Tensor]) -> int | None:
+    """The values that the last layer in ``state`` computes; None where there is no layer."""
+    layers = [value for value in state.values() if value.ndim > 1]
+    return len(layers[-1]) if layers else None
+
+
 def _check(model: nn.Module, spec: str, dataset: data.Dataset) -> None:
-    """Raise InputError where ``model`` does not give one logit a class for an image of ``dataset``."""
+    """Raise InputError where ``model`` does not give one logit a class for an image of ``dataset``.
+
+    The images of a data set without classes get their labels from the network, which may have any number of classes.
+    """
     images = f"images {list(dataset.shape)}"
     model.eval()
     try:
@@ -75,8 +87,11 @@ def _check(model: nn.Module, spec: str, dataset: data.Dataset) -> None:
         ) from error
     model.train()
     classes = len(dataset.classes)
+    if not classes and isinstance(logits, Tensor) and logits.ndim == 2:
+        return
     if not isinstance(logits, Tensor) or logits.shape != (1, classes):
         given = f"a tensor {list(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
         raise InputError(
-            f"model {spec!r}: gives {given} for one of the {images}, not [1, {classes}] logits; let it take num_classes"
+            f"model {spec!r}: gives {given} for one of the {images}, not [1, {classes or 'classes'}] logits; let it "
+            "take num_classes"
         )

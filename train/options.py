@@ -119,6 +119,10 @@ def fit(parser: argparse.ArgumentParser) -> None:
     file.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="ONNX file to write; a folder beside it is kept"
     )
+    file.add_argument(
+        "-e", "--epochs", type=count, default=0, metavar="N",
+        help="epochs of distillation from the file over the images, after the fits (%(default)s)",
+    )  # fmt: skip
     file.add_argument("--size", type=_pixels, help="width and height of the images, where the file leaves them open")
     _normalisation(file)
     file.add_argument(

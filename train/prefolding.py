@@ -16,9 +16,9 @@ from layer_folding.fold.replaying import example_of
 from layer_folding.latency_tables import read_table
 from layer_folding.stages import PREFOLD, PRETRAIN
 
-from . import config, inputs, loop, scheduled, trained
+from . import config, labelling, loop, scheduled, trained
 from .hyperparameters import Distilled
-from .settings import PrefoldSettings, PretrainSettings
+from .settings import PrefoldSettings
 from .trained import Trained
 
 
@@ -36,12 +36,12 @@ def prefold(run: Path, settings: PrefoldSettings, latency: Path | None = None, t
     linear = "identity" if recipe.gates else settings.linear  # given gates were trained towards the identity
     example = example_of(recipe)
     gated = linearize(model, example, gate=gate, linear=linear)
-    settings = _resolved(settings, latency, model, gated, example)
+    settings = labelling.taught(run, _resolved(settings, latency, model, gated, example))
     config.enter(run, PREFOLD.command, settings, {parent.name: parent})
     before = trained.done(run, PREFOLD)
     if before:
         return before
-    dataset = inputs.dataset(config.settings(run, PRETRAIN.command, PretrainSettings))
+    dataset = labelling.dataset_of(run, trust)
     for name, alpha in recipe.gates.items():
         gates(gated)[name].alpha.data.fill_(alpha)
     if settings.remove:

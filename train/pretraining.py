@@ -4,11 +4,12 @@ import sys
 from dataclasses import fields, replace
 from pathlib import Path
 
+from layer_folding.errors import InputError
 from layer_folding.fold import model_names
 from layer_folding.recipes import Recipe
 from layer_folding.stages import PRETRAIN
 
-from . import config, data, health, inputs, loop, trained
+from . import config, data, health, inputs, labelling, loop, trained
 from .hyperparameters import hyperparameters
 from .settings import DataSettings, PretrainSettings
 from .trained import Trained
@@ -26,7 +27,14 @@ def pretrain(run: Path, settings: PretrainSettings, weights: Path | None = None)
     settings = replace(settings, data=inputs.lasting(settings).data)
     weights = weights or model_names.weights_file(settings.model)
     dataset = inputs.dataset(settings)
+    if not dataset.classes and weights is None:
+        raise InputError(
+            f"data {settings.data}: has no labels to train a network by; give trained --weights (WEIGHTS), or lay it "
+            "out as train/CLASS/*.jpg and test/CLASS/*.jpg"
+        )
     start = inputs.network(settings.model, dataset, weights, settings.seed)
+    if not dataset.classes:
+        dataset = labelling.labelled(dataset, start.model)
     before = trained.done(run, PRETRAIN)
     config.enter(run, PRETRAIN.command, settings, {"weights": weights}, lasting=_LASTING if before else None)
     if before:

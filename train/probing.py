@@ -27,9 +27,9 @@ from layer_folding.importance_tables import Importance, read_importance, write_i
 from layer_folding.latency_tables import read_table
 from layer_folding.stages import PRETRAIN
 
-from . import config, inputs, loop, state
+from . import config, labelling, loop, state
 from .hyperparameters import hyperparameters
-from .settings import PretrainSettings, ProbeSettings
+from .settings import ProbeSettings
 
 STAGE = "probe"
 Set = tuple[str, ...]  # activations that are removed together
@@ -64,7 +64,7 @@ def probe(run: Path, settings: ProbeSettings, latency: Path | None = None, trust
     images.require(run / "calib.npz", recipe.input_shape, classes_of(model, recipe.input_shape))
     x, labels = torch.from_numpy(images.inputs()), torch.from_numpy(images.labels)
     config.enter(run, STAGE, settings, {parent.name: parent})
-    dataset = inputs.dataset(config.settings(run, PRETRAIN.command, PretrainSettings))
+    dataset = labelling.dataset_of(run, trust)
     path = run / "probe" / "losses.csv"
     losses = dict(read_importance(path).losses) if path.exists() else {}
     unit = f"cross entropy after {settings.epochs} epochs"

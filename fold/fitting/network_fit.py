@@ -22,7 +22,7 @@ from .layer_fit import Sides, fit_layer, flat_beyond
 from .parts import Part, find_parts
 from .placing import FittedWeights, Placed, fill, place, twin
 from .running import Running
-from .tuning import Outputs, divergence_of, tune
+from .tuning import Outputs, distil, divergence_of, tune
 from .validity import require_images, split
 
 # Fits the layer of a choice by calling what it is given, or knows the layer from an earlier fit that was interrupted.
@@ -71,6 +71,7 @@ def fit(
     *,
     activations: Collection[Activation] = (),
     tuned: bool = True,
+    epochs: int = 0,
     force: bool = False,
     progress: Callable[[str], None] = lambda text: None,
     solve: Solve = lambda choice, fit_it: fit_it(),
@@ -95,6 +96,7 @@ def fit(
         activations: functions and classes to be taken for activations too, see `fold.graph.tracing.trace`.
         tuned: at the end, move scales, shifts, fitted weights and the last layer towards the outputs of ``model``
             (`fold.fitting.tuning`), which takes longer than the fits.
+        epochs: then let all weights follow these outputs for so many epochs, which is distillation without labels.
         force: return the network even where a fit is worse than a constant.
         progress: called with a phrase that says what is being done.
         solve: called for each layer, with its choice and the function that fits it; gives the layer. By a ``solve``
@@ -142,6 +144,8 @@ def fit(
     del sides  # the values of both networks, before tuning needs memory
     if tuned:
         tune(changed, [placed for placed, _ in fits], seen, held_out, batch, progress)
+    if epochs:
+        distil(changed, seen, held_out, batch, epochs, progress)
     divergence = divergence_of(changed, held_out, batch)
     for name, module in changed.named_modules():
         module.training = modes.get(name, modes[""])

@@ -1,10 +1,10 @@
-"""The last step of a fit: what is cheap to move is moved towards the outputs of the original network.
+"""The last steps of a fit: what is cheap to move, and then all weights, follow the outputs of the original network.
 
 Each layer is fitted to the value that it stands for, which is not yet the best for the network. So, without labels, the
 scales and shifts of the BatchNorms from the first fitted layer on, the weights of the fitted layers and the last layer
 follow the gradient of the divergence from the original for a few epochs over the calibration images. What is kept is
 the epoch with the least divergence on the images held out, the start among them: a step that does not help changes
-nothing.
+nothing. With epochs of distillation, all weights follow in the same way afterwards.
 
 Fitting each layer again, with the others in place, would change nothing: what comes before it is as it was.
 """
@@ -28,7 +28,8 @@ from .divergences import Divergence, measure_of, tensors_of
 from .placing import Placed
 
 EPOCHS = 8
-_RATE = 3e-3  # of Adam, for scales, shifts and the last layer; for fitted weights, a tenth of it
+_RATE = 3e-3  # of Adam, for scales, shifts and the last layer
+_RATE_OF_WEIGHTS = 3e-4
 _WARM_UP = 0.2  # of the steps
 
 
@@ -67,8 +68,26 @@ def tune(
     best.look()
     best.restore()
     free = [layer for layer in fitted if layer is not last]
-    for done, _ in enumerate(_epochs(changed, [*norms, last], free, seen, batch), start=1):
+    moved = [(_parameters([*norms, last]), _RATE), (_parameters(free), _RATE_OF_WEIGHTS)]
+    for done, _ in enumerate(_epochs(changed, moved, seen, batch, EPOCHS), start=1):
         progress(f"tuning: epoch {done} of {EPOCHS}")
+        best.look()
+    best.restore()
+
+
+def distil(
+    changed: fx.GraphModule,
+    seen: Outputs,
+    held_out: Outputs,
+    batch: int,
+    epochs: int,
+    progress: Callable[[str], None],
+) -> None:
+    """Let all weights of ``changed`` follow the expected outputs for some ``epochs``; the rest is as for `tune`."""
+    best = _Best(changed, held_out, batch)
+    moved = [(list(changed.parameters()), _RATE_OF_WEIGHTS)]
+    for done, _ in enumerate(_epochs(changed, moved, seen, batch, epochs), start=1):
+        progress(f"distilling: epoch {done} of {epochs}")
         best.look()
     best.restore()
 
@@ -102,20 +121,22 @@ def divergence_of(changed: nn.Module, outputs: Outputs, batch: int) -> Divergenc
     return total
 
 
+def _parameters(modules: Iterable[nn.Module]) -> list[nn.Parameter]:
+    return [p for module in modules for p in module.parameters()]
+
+
 def _epochs(
-    changed: fx.GraphModule, free: list[nn.Module], fitted: list[nn.Module], seen: Outputs, batch: int
+    changed: fx.GraphModule, moved: list[tuple[list[nn.Parameter], float]], seen: Outputs, batch: int, epochs: int
 ) -> Iterator[None]:
-    """Adam on the parameters of ``free``, and at a lower rate on those of ``fitted``; yields after each epoch."""
-    parameters = [[p for module in modules for p in module.parameters()] for modules in (free, fitted)]
-    rates = zip(parameters, (_RATE, _RATE / 10), strict=True)
-    optimizer = torch.optim.Adam([{"params": moved, "lr": rate} for moved, rate in rates if moved])
+    """Adam on the parameters that are ``moved``, each list at its peak rate; yields after each epoch."""
+    optimizer = torch.optim.Adam([{"params": parameters, "lr": rate} for parameters, rate in moved if parameters])
     highest: Any = [group["lr"] for group in optimizer.param_groups]
-    steps = EPOCHS * len(seen.images.split(batch))
+    steps = epochs * len(seen.images.split(batch))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, highest, total_steps=steps, pct_start=_WARM_UP)
     generator, measure = torch.Generator().manual_seed(0), measure_of(seen.expected)
-    for _ in range(EPOCHS):
+    for _ in range(epochs):
         for chosen in torch.randperm(len(seen.images), generator=generator).split(batch):
-            with torch.enable_grad(), _only(changed, itertools.chain(*parameters)):
+            with torch.enable_grad(), _only(changed, itertools.chain(*(parameters for parameters, _ in moved))):
                 actual = tensors_of(changed(seen.images[chosen]))
                 measure.mean([y[chosen] for y in seen.expected], actual).backward()
             optimizer.step()

@@ -49,6 +49,7 @@ def file(tmp_path) -> Path:
 def test_from_file_to_faster_file(file, images, capsys):
     output = file.with_name("faster.onnx")
     arguments = ["fit", str(file), "--images", str(images), "-o", str(output), "--runtime", "onnxruntime", "--force"]
+    arguments += ["--epochs", "1"]
     assert run(lambda: commands.main(arguments)) == 0
     assert "layers, " in capsys.readouterr().out
     faster = onnx.load(output)
@@ -74,6 +75,11 @@ def test_what_is_missing_is_named(file, words, message, capsys, monkeypatch):
     monkeypatch.chdir(file.parent)
     assert run(lambda: commands.main(["fit", "net.onnx", *words])) == 2
     assert message in capsys.readouterr().err
+
+
+def test_epochs_are_of_a_file(tmp_path, capsys):
+    assert run(lambda: commands.main(["fit", str(tmp_path), "--choose", "relu=3", "--epochs", "2"])) == 2
+    assert "--epochs is for an ONNX file; `layer-folding finetune`" in capsys.readouterr().err
 
 
 def test_images_of_any_folder(images, tmp_path):

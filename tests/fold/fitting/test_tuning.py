@@ -23,6 +23,14 @@ def test_the_divergence_falls_on_images_held_out(model):
     assert [layer.error for layer in tuned.layers] == [layer.error for layer in as_fitted.layers]
 
 
+def test_all_weights_follow_for_some_epochs(model):
+    tuned, distilled = (lf.fit(model, IMAGES, dict.fromkeys(NAMES, 1), epochs=epochs) for epochs in (0, 12))
+    assert distilled.divergence < 0.95 * tuned.divergence
+    first = [result.model.get_submodule("0.0").weight for result in (tuned, distilled)]
+    assert not first[0].equal(first[1])
+    assert not any(module.training for module in distilled.model.modules())
+
+
 def test_the_divergence_reported_is_that_of_the_network_returned(model):
     result = lf.fit(model, IMAGES, dict.fromkeys(NAMES, 1))
     held_out = IMAGES[::8]
