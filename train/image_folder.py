@@ -88,8 +88,9 @@ def list_image_folder(root: Path) -> tuple[tuple[str, ...], dict[str, list[Entry
             visible = [entry for entry in _scan(root / folder / name) if not entry.name.startswith(".")]
             images = list(_images(root, f"{folder}/{name}", label, visible))
             if not images:
-                where = root / folder / name
-                raise InputError(f"data {where}: class has no images; add some, or remove it from train and test")
+                raise InputError(
+                    f"data {root / folder / name}: class has no images; add some, or remove it from train and test"
+                )
             listing[split] += images
             left_out.update(_kind(entry) for entry in visible if not _is_image(entry))
     if left_out:
