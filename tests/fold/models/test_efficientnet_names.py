@@ -12,10 +12,10 @@ FIRST_BLOCK = ("_depthwise_conv", "_bn1", "_project_conv", "_bn2")
 OTHER_BLOCKS = ("_expand_conv", "_bn0", *FIRST_BLOCK)
 
 
-
 def published(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """The weights of timm's ``model`` under the names in the packages, which have the same order."""
-    inside = [f"_blocks.{i}.{layer}" for i in range(sum(map(len, model.blocks))) for layer in (OTHER_BLOCKS if i else FIRST_BLOCK)]
+    blocks = range(sum(map(len, model.blocks)))
+    inside = [f"_blocks.{i}.{layer}" for i in blocks for layer in (OTHER_BLOCKS if i else FIRST_BLOCK)]
     modules = iter(["_conv_stem", "_bn0", *inside, "_conv_head", "_bn1", "_fc"])
     names, found = {}, {}
     for key, value in model.state_dict().items():
@@ -43,7 +43,7 @@ def test_published_names_become_those_of_timm(size):
 @pytest.mark.parametrize("spec", ["timm:efficientnet_lite0", "layer_folding:efficientnet-lite0"])
 def test_a_network_that_pads_otherwise_is_refused(spec):
     weights = published(timm.create_model("tf_efficientnet_lite0"))
-    with pytest.raises(InputError, match="pads as TensorFlow does, and .* does not; give --model"):
+    with pytest.raises(InputError, match=r"pads as TensorFlow does, and .* does not; give --model"):
         with_timm_names(spec, weights, ())
 
 
