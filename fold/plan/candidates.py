@@ -88,7 +88,7 @@ def candidates(model: nn.Module, example: Tensor, max_growth: float = MAX_GROWTH
     A merge or a fit may take ``max_growth`` times the multiply-accumulates, not more.
 
     Raises:
-        InputError: the network cannot be traced, does not accept ``example``, or gives more than one tensor.
+        InputError: the network cannot be traced or does not accept ``example``.
     """
     return _survey(trace(model, example, share_weights=True), max_growth)[0]
 

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from layer_folding.errors import CheckError, InputError
@@ -13,6 +14,7 @@ from layer_folding.fit_choices import Choice
 from layer_folding.importance_tables import Importance
 from layer_folding.latency_tables import Table
 
+from ..fitting.divergences import measure_of, tensors_of
 from ..fitting.network_fit import fit
 from ..fitting.validity import split
 from .candidates import Candidate, candidates
@@ -20,6 +22,7 @@ from .importances import cross_entropy, more
 from .offers import offers
 
 DIVERGENCE, CROSS_ENTROPY = "KL divergence", "cross entropy"
+_ERROR = "squared error over variance"  # of outputs that are no scores of classes
 
 
 @dataclass(frozen=True)
@@ -49,11 +52,12 @@ def importance(
         True
 
     Each layer is fitted by least squares, without tuning (`lf.fit`). The loss is that on the images that were held out:
-    the mean of KL(original || fitted) of the outputs, in nats, or with ``labels`` how much larger the cross entropy is.
+    the mean of KL(original || fitted) of the outputs, in nats; for outputs that are no scores of classes, such as a
+    detector's, their squared error over their variance; or with ``labels`` how much larger the cross entropy is.
     A fit that is refused has no loss, so no plan by this importance has it.
 
     Args:
-        model: a trained classifier that ``torch.fx`` can trace; it is not modified.
+        model: a trained network that ``torch.fx`` can trace, with any nested outputs; it is not modified.
         images: `[N, C, *spatial]`, in the size and normalisation of the training; some hundred.
         labels: `[N]`, the classes of the images.
         table: look only at what this latency table shows to be faster, which saves time.
@@ -76,7 +80,9 @@ def going_on(
     progress: Callable[[str], None],
 ) -> Importance:
     """`importance`, where what some fits lose is ``known``; ``keep`` is given what is known after each further fit."""
-    unit = f"{DIVERGENCE if labels is None else CROSS_ENTROPY} by {len(images)} images"
+    if labels is not None:
+        _require_scores(model, images)
+    unit = f"{_measured(model, images) if labels is None else CROSS_ENTROPY} by {len(images)} images"
     choices = choices_of(candidates(model, images[:1]).found, table)
     fits = {choice: known[choice] for choice in choices if choice in known}
     todo = [choice for choice in choices if choice not in fits]
@@ -91,6 +97,21 @@ def going_on(
     if not fits:
         require_some(done)
     return Importance({}, unit, fits=fits)
+
+
+@torch.no_grad()
+def _measured(model: nn.Module, images: Tensor) -> str:
+    """What `divergences.OutputMeasure` measures for the outputs of ``model``."""
+    outputs = tensors_of(copy.deepcopy(model).eval()(images[:1]))
+    return DIVERGENCE if measure_of(outputs).scales is None else _ERROR
+
+
+@torch.no_grad()
+def _require_scores(model: nn.Module, images: Tensor) -> None:
+    """Raise InputError where ``model`` gives no tensor that labels could be compared with."""
+    output = copy.deepcopy(model).eval()(images[:1])
+    if not isinstance(output, Tensor):
+        raise InputError(f"labels: the network gives a {type(output).__name__}, not scores of classes; leave them out")
 
 
 def choices_of(found: Iterable[Candidate], table: Table | None) -> list[Choice]:

@@ -66,4 +66,10 @@ def _right(outputs: Tensor, labels: Tensor) -> Tensor:
 @torch.no_grad()
 def _outputs(network: nn.Module, images: Tensor) -> Tensor:
     network.eval()
-    return torch.cat([network(batch) for batch in images.split(BATCH)])
+    found = [network(batch) for batch in images.split(BATCH)]
+    if not isinstance(found[0], Tensor):
+        raise InputError(
+            f"the network gives a {type(found[0]).__name__}, and the loss of a whole plan is measured on one tensor; "
+            "plan by a speed-up or a budget, from the importance of each fit"
+        )
+    return torch.cat(found)

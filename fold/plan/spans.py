@@ -1,4 +1,4 @@
-"""Parts of a graph that begin and end with one tensor: what a candidate is measured in.
+"""Parts of a graph that begin with one tensor, and end with one or with all outputs: what a candidate is measured in.
 
 A merged layer is compared with the layers that it replaces inside the same span, so what a runtime does at the ends of
 a network that is so small (copies, changes of layout, its own overhead) is the same for both and cancels.
@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from layer_folding.errors import InputError
 from layer_folding.fit_choices import Choice
 
 from ..fitting.parts import find_parts
@@ -29,7 +28,10 @@ from .stations import stations
 
 @dataclass(frozen=True)
 class Span:
-    """What a graph does between the value ``start`` and the value ``end``, through which everything goes."""
+    """What a graph does between the value ``start`` and the value ``end``, through which everything goes.
+
+    ``end`` is the output node of a graph that gives more than one tensor, where its outputs have parted.
+    """
 
     start: fx.Node
     end: fx.Node
@@ -64,7 +66,8 @@ class Span:
         copies = {self.start: graph.placeholder("x")}
         for node in self.nodes:
             copies[node] = graph.node_copy(node, copies.__getitem__)
-        graph.output(copies[self.end])
+        if self.end.op != "output":
+            graph.output(copies[self.end])
         owner = self.start.graph.owning_module
         assert owner is not None  # a traced graph belongs to its module
         return fx.GraphModule(owner, graph).eval()
@@ -99,23 +102,23 @@ class Span:
 
 
 class Spans:
-    """The spans of a graph from `fold.graph.tracing.trace`. Raises InputError where it does not end with one tensor."""
+    """The spans of a graph from `fold.graph.tracing.trace`."""
 
     def __init__(self, traced: fx.GraphModule):
-        self._nodes = [node for node in traced.graph.nodes if node.op != "output"]
+        self._nodes = list(traced.graph.nodes)
         self._order = {node: i for i, node in enumerate(self._nodes)}
-        result = traced.graph.output_node().args[0]
-        if not isinstance(result, fx.Node):
-            raise InputError("the network gives more than one tensor; plan the part of it that gives one")
         self._stations = stations(traced)
+        output = traced.graph.output_node()
+        if output.args[0] is not self._stations[-1]:
+            self._stations.append(output)
 
     def around(self, region: Region) -> Span:
         """The smallest span that holds ``region``, and the activation right behind it, which runtimes merge with it."""
         first, behind = self._order[region.anchor], self._order[region.output]
         start = next(node for node in reversed(self._stations) if self._order[node] <= first)
         end = next(node for node in self._stations if self._order[node] >= behind)
-        (*_, reader) = end.users
-        return self._span(start, reader if len(end.users) == 1 and is_activation(reader) else end)
+        readers = [*end.users]
+        return self._span(start, readers[0] if len(readers) == 1 and is_activation(readers[0]) else end)
 
     def whole(self) -> Span:
         """The network."""

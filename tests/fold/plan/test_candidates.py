@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+import layer_folding as lf
 from layer_folding.errors import InputError
 from layer_folding.fold import hoist_padding
 from layer_folding.fold.graph.nodes import is_activation
@@ -11,6 +12,7 @@ from layer_folding.fold.graph.tracing import trace
 from layer_folding.fold.models import build
 from layer_folding.fold.models.mobilenet import InvertedResidual
 from layer_folding.fold.plan.candidates import candidates, merges_of, segments
+from layer_folding.fold.plan.measured_loss import loss_of
 from layer_folding.fold.regions.finding import exact_regions, hoisted_regions
 from tests.fold.networks import EXAMPLE, activations, blocks, conv, randomised, with_ends, without
 
@@ -166,11 +168,38 @@ def test_the_network_is_not_modified():
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-class Two(nn.Module):
+class TwoHeads(nn.Module):
+    """A body, and heads that part behind it: a dictionary with a list inside."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(conv(4, 4), nn.ReLU(), conv(4, 4), nn.ReLU())
+        self.box, self.first, self.relu, self.second = conv(4, 2), conv(4, 4), nn.ReLU(), conv(4, 3)
+
     def forward(self, x):
-        return x, x + 1
+        x = self.body(x)
+        return {"box": self.box(x), "more": [self.second(self.relu(self.first(x)))]}
 
 
-def test_two_outputs_are_refused():
-    with pytest.raises(InputError, match="more than one tensor"):
-        candidates(nn.Sequential(conv(4, 4), Two()), EXAMPLE)
+def test_several_outputs_end_the_spans_behind_which_they_part():
+    model = TwoHeads().eval()
+    found = candidates(model, EXAMPLE)
+    parts = {part.name: part for part in segments(model, EXAMPLE)}
+    whole = parts[found.whole].module(EXAMPLE)
+    torch.testing.assert_close(whole, model(EXAMPLE))
+    merged = {candidate.merge.activations: candidate for candidate in found.found}
+    assert {("body.1",), ("relu",)} <= merged.keys()
+    inside, behind = (parts[merged[names].apart] for names in (("body.1",), ("relu",)))
+    assert isinstance(inside.module(torch.zeros(2, *inside.input_shape)), torch.Tensor)
+    assert behind.module(torch.zeros(2, *behind.input_shape)).keys() == {"box", "more"}
+    loses = lf.importance(model, torch.randn(64, *EXAMPLE.shape[1:]))
+    assert loses.unit == "squared error over variance by 64 images"
+    assert loses.of(["relu"], 3) is not None and loses.of(["body.1"], 3) is not None
+
+
+def test_what_compares_one_tensor_refuses_several_outputs():
+    model, images = TwoHeads().eval(), torch.randn(64, *EXAMPLE.shape[1:])
+    with pytest.raises(InputError, match="labels: the network gives a dict, not scores of classes"):
+        lf.importance(model, images, labels=torch.zeros(64, dtype=torch.long))
+    with pytest.raises(InputError, match="gives a dict, and the loss of a whole plan is measured on one tensor"):
+        loss_of(model, images, None)
