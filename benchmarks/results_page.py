@@ -199,6 +199,8 @@ def draw(path: Path, runs: Mapping[str, Note]) -> None:
             y = [100 * (accuracy["folded"] - accuracy["original"]) for _, accuracy in measured]
             errors = [[abs(c.ci95[side] - c.speedup) for c, _ in measured] for side in (0, 1)]
             axes.errorbar(x, y, xerr=errors, fmt="o", label=way)
+    axes.set_yscale("symlog", linthresh=1)  # from a tenth of a point to all of them
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.set_xlabel("speed-up of the folded network (above 1: faster)")
     axes.set_ylabel("accuracy, folded less original (points)")
     if axes.get_legend_handles_labels()[0]:
