@@ -9,17 +9,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import onnx
-from torch import Tensor
+from torch import Tensor, nn
 
 from layer_folding.export.exporting import export
 from layer_folding.fold.fitting.network_fit import FitResult, fit
 from layer_folding.fold.folding import fold
 from layer_folding.fold.onnx_in import OnnxNetwork, read_network
-from layer_folding.fold.plan.fit_importances import importance
+from layer_folding.fold.plan.fit_importances import going_on
 from layer_folding.fold.planning import plan
 from layer_folding.fold.regions.costs import depth
 from layer_folding.trt_bench.benchmarking import bench
@@ -28,6 +29,7 @@ from .bench_results import BenchResult
 from .errors import InputError
 from .files import atomic_path
 from .importance_tables import read_importance, write_importance
+from .latency_tables import Table
 from .measuring_tables import table
 from .plans import Plan, write_plan
 
@@ -96,7 +98,7 @@ def fit_file(
     )
     loses_at = folder / f"importance-{_digest(source, images)}.csv"
     if not loses_at.exists():
-        write_importance(loses_at, importance(model, images, table=latency, progress=progress))
+        _measure_importance(loses_at, model, images, latency, progress)
     loses = read_importance(loses_at)
     planned = plan(model, example, latency, speedup=speedup, budget_ms=budget_ms, importance=loses)
     write_plan(folder / "plan.json", planned)
@@ -111,6 +113,17 @@ def fit_file(
     timed = bench([source, output], runtime=runtime, batch=network.batch or 1, seconds=seconds, progress=progress)
     progress("")
     return FasterFile(output, planned, fitted, (depth(model, example), depth(folded, example)), timed)
+
+
+def _measure_importance(
+    path: Path, model: nn.Module, images: Tensor, latency: Table, progress: Callable[[str], None]
+) -> None:
+    """Write ``path`` once each layer was fitted. Until then the fits so far are in a file beside it, to go on from."""
+    begun = path.with_suffix(".part.csv")
+    known = read_importance(begun).fits if begun.exists() else {}
+    keep = partial(write_importance, begun)
+    write_importance(path, going_on(model, images, None, latency, known, keep, progress))
+    begun.unlink(missing_ok=True)
 
 
 def _digest(source: Path, images: Tensor) -> str:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from layer_folding.errors import InputError
 from layer_folding.fold import model_names
+from layer_folding.fold.models.efficientnet_names import with_timm_names
 from layer_folding.fold.models.layouts import split_gates, variant, with_our_names
 from layer_folding.fold.models.weights import apply_weights, load_weights
 from layer_folding.recipes import Network
@@ -60,7 +61,7 @@ def network(spec: str, dataset: data.Dataset, weights: Path | None, seed: int) -
     torch.manual_seed(seed)
     model = model_names.build(full, arguments, trust=spec)
     if weights is not None and state is not None:
-        apply_weights(model, state, weights)
+        apply_weights(model, with_timm_names(full, state, model.state_dict()), weights)
     _check(model, full, dataset)
     return Start(model, Network(full, arguments), gates)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -63,15 +63,34 @@ def importance(
         InputError: the network cannot be traced, ``table`` is not that of the network, or no layer can be fitted to
             these images, for the reason that the message names.
     """
+    return going_on(model, images, labels, table, {}, lambda found: None, progress)
+
+
+def going_on(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor | None,
+    table: Table | None,
+    known: Mapping[Choice, float],
+    keep: Callable[[Importance], None],
+    progress: Callable[[str], None],
+) -> Importance:
+    """`importance`, where what some fits lose is ``known``; ``keep`` is given what is known after each further fit."""
+    unit = f"{DIVERGENCE if labels is None else CROSS_ENTROPY} by {len(images)} images"
     choices = choices_of(candidates(model, images[:1]).found, table)
-    done = []
-    for number, loss in enumerate(fit_losses(model, images, labels, choices), start=1):
+    fits = {choice: known[choice] for choice in choices if choice in known}
+    todo = [choice for choice in choices if choice not in fits]
+    done: list[FitLoss] = []
+    for number, loss in enumerate(fit_losses(model, images, labels, todo), start=len(choices) - len(todo) + 1):
         done.append(loss)
         progress(f"fit {number} of {len(choices)}: {loss.choice}")
+        if loss.loses is not None:
+            fits[loss.choice] = loss.loses
+            keep(Importance({}, unit, fits=fits))
     progress("")
-    require_some(done)
-    fits = {loss.choice: loss.loses for loss in done if loss.loses is not None}
-    return Importance({}, f"{DIVERGENCE if labels is None else CROSS_ENTROPY} by {len(images)} images", fits=fits)
+    if not fits:
+        require_some(done)
+    return Importance({}, unit, fits=fits)
 
 
 def choices_of(found: Iterable[Candidate], table: Table | None) -> list[Choice]:

@@ -214,7 +214,7 @@ def _regions(steps: list[Step], removed: frozenset[fx.Node], walk: Walk) -> list
         if value.anchor is step.node or not is_materialised(walk, step.node):
             continue
         within = [steps[i] for i in sorted(order[n] for n in value.nodes)]
-        if sum(inner.weighted for inner in within) > 1 or (len(within) > 1 and any(map(_is_fitted, value.nodes))):
+        if sum(inner.weighted for inner in within) > 1 or (len(within) > 1 and any(inner.fitted for inner in within)):
             regions.append(_region(step.node, value, within, removed))
     return regions
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from torch import fx
 
+from ..algebra.commuting import axes_after
 from ..algebra.geometry import Geometry
 from ..algebra.layers import affine_op, is_addition, is_concatenation, is_passthrough, is_weighted, operands
 from ..algebra.operations import AffineOp
@@ -22,9 +23,17 @@ class Step:
     join: Callable[[Geometry, Geometry], Geometry] | None  # of a sum or a concatenation
     passes: bool  # returns its input unchanged
     marked: bool  # stands where an activation was removed
+    fitted: bool  # a layer that was fitted
     weighted: bool
     inputs: tuple[fx.Node, ...]  # the values that it works on
     op: AffineOp | Refusal
+    _axes: dict[int, int | None] = field(default_factory=dict, repr=False, compare=False)
+
+    def axes_after(self, axes: int) -> int | None:
+        """As `commuting.axes_after` of the node, which is asked once."""
+        if axes not in self._axes:
+            self._axes[axes] = axes_after(self.node, axes)
+        return self._axes[axes]
 
 
 def read_steps(traced: fx.GraphModule) -> list[Step]:
@@ -35,6 +44,7 @@ def read_steps(traced: fx.GraphModule) -> list[Step]:
             join=Geometry.plus if is_addition(node) else Geometry.beside if is_concatenation(node) else None,
             passes=is_passthrough(node),
             marked=is_marked(module_of(node), "removed"),
+            fitted=is_marked(module_of(node), "fitted"),
             weighted=is_weighted(node),
             inputs=operands(node),
             op=affine_op(node),

@@ -15,12 +15,11 @@ from dataclasses import dataclass, field, replace
 
 from torch import fx
 
-from ..algebra.commuting import axes_after
 from ..algebra.geometry import Geometry
 from ..algebra.layers import affine_op, concatenated_axis
 from ..algebra.operations import AffineOp
 from ..algebra.refusals import Refusal
-from ..graph.nodes import channel_axis, channels, describe, is_marked, module_of, shape_of
+from ..graph.nodes import channel_axis, channels, describe, shape_of
 from .border_checks import Border, border_of
 from .steps import Step, Value
 
@@ -75,12 +74,12 @@ def _value(step: Step, rules: Rules, walk: Walk) -> Value:
         return walk.anchor(node, joined) if isinstance(joined, Refusal) else joined
     if isinstance(step.op, Refusal):
         return _commuted(step, walk) or walk.anchor(node, step.op)
-    return _applied(node, step.op, rules, walk)
+    return _applied(step, step.op, rules, walk)
 
 
-def _applied(node: fx.Node, op: AffineOp, rules: Rules, walk: Walk) -> Value:
+def _applied(step: Step, op: AffineOp, rules: Rules, walk: Walk) -> Value:
     """The value of an affine operation: merged with what it reads, or that cut off."""
-    before = walk.read(op.input)
+    node, before = step.node, walk.read(op.input)
     if before.geometry is not None and before.geometry.axes != op.geometry.axes:
         fitting = affine_op(node, before.geometry.axes)  # a number fits either
         op = fitting if isinstance(fitting, AffineOp) else op
@@ -96,7 +95,7 @@ def _applied(node: fx.Node, op: AffineOp, rules: Rules, walk: Walk) -> Value:
         geometry=before.convolution.then(op.geometry),
         nodes=before.nodes | {node},
         biased=before.biased or op.biased,
-        opened=(before.opened or is_marked(module_of(node), "removed")) and not op.weighted,
+        opened=(before.opened or step.marked) and not op.weighted,
         weighted=before.weighted or op.weighted,
         trailing=None if op.weighted else before.trailing,
         mapped=before.mapped or maps,
@@ -146,7 +145,7 @@ def _commuted(step: Step, walk: Walk) -> Value | None:
     value = walk.read(step.inputs[0]) if step.inputs else None
     if value is None or not value.weighted or not value.convolution.is_pointwise:
         return None
-    axes = axes_after(step.node, value.convolution.axes)
+    axes = step.axes_after(value.convolution.axes)
     if axes is None or (axes != value.convolution.axes and value.convolution.groups > 1):
         return None
     nodes, before = value.nodes | {step.node}, (*value.before, step.node)

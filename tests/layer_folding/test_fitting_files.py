@@ -11,6 +11,7 @@ from PIL import Image
 import layer_folding as lf
 from layer_folding.command_line import run
 from layer_folding.errors import InputError
+from layer_folding.fold.plan.fit_importances import going_on
 from layer_folding.train import commands
 from layer_folding.train.unlabelled import read_images
 from tests.fold.networks import randomised
@@ -61,6 +62,27 @@ def test_from_file_to_faster_file(file, images, capsys):
     (first,) = kept.glob("importance-*.csv")
     assert run(lambda: commands.main([*arguments, "--mean", "0.1", "0.1", "0.1"])) == 0  # other images for the network
     assert len({*kept.glob("importance-*.csv")} - {first}) == 1
+
+
+@pytest.mark.slow
+def test_an_interrupted_importance_goes_on(file, images, tmp_path):
+    model, seen = lf.load(file).eval(), read_images(images, (16, 16), (0, 0, 0), (1, 1, 1), count=48)
+    whole = lf.importance(model, seen)
+    assert len(whole.fits) > 2
+    kept, said = [], []
+
+    def stop_after_two(found: lf.Importance) -> None:
+        kept.append(dict(found.fits))
+        if len(kept) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        going_on(model, seen, None, None, {}, stop_after_two, said.append)
+    assert [len(fits) for fits in kept] == [1, 2]
+    again: list[str] = []
+    resumed = going_on(model, seen, None, None, kept[-1], lambda found: None, again.append)
+    assert (resumed.fits, resumed.unit) == (whole.fits, whole.unit)
+    assert again[0].startswith("fit 3 of ")
 
 
 @pytest.mark.parametrize(
