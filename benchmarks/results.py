@@ -7,7 +7,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from benchmarks import document, notes, published
+from benchmarks import document, notes
 from benchmarks.document import Document
 from benchmarks.notes import Note, NotedLatency, NotedMerge
 from benchmarks.results_page import SECTIONS, draw, page
@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
             notes.write(FOLDER / "runs" / f"{source.resolve().name}.json", note(source))
     runs = {path.stem: notes.read(path) for path in sorted((FOLDER / "runs").glob("*.json"))}
     benchmarks = [document.read(path) for path in sorted((FOLDER / "benchmarks").glob("*.json"))]
-    write_text(FOLDER.with_suffix(".md"), page(runs, benchmarks, published.read(FOLDER / "published.json")))
+    write_text(FOLDER.with_suffix(".md"), page(runs, benchmarks))
     draw(FOLDER.with_suffix(".svg"), runs)
     print(f"wrote {FOLDER.with_suffix('.md')}: {len(runs)} runs, {len(benchmarks)} benchmarks")
 

@@ -4,10 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import frontier
 from benchmarks.document import Document
 from benchmarks.notes import Note
-from benchmarks.published import Published, rows
 from layer_folding.files import atomic_path
 from layer_folding.fold.reporting import quantity
 from layer_folding.stages import STEPS
@@ -82,8 +80,8 @@ kernel as large as the largest of theirs. All three have their BatchNorms merged
 }
 
 
-def page(runs: Mapping[str, Note], benchmarks: Sequence[Document], published: Published) -> str:
-    """docs/results.md: trained networks, what others publish, the benchmarks, and the commands behind the networks."""
+def page(runs: Mapping[str, Note], benchmarks: Sequence[Document]) -> str:
+    """docs/results.md: trained networks, the benchmarks, and at the end the commands behind each trained network."""
     blocks = [
         "# Results",
         "Written by `python -m benchmarks.results` from the files in `docs/results`: one for each run folder, one for\n"
@@ -93,22 +91,7 @@ def page(runs: Mapping[str, Note], benchmarks: Sequence[Document], published: Pu
         "batch 1. Commands, versions and machines are [below](#commands).",
         "![accuracy against speed-up](results.svg)",
         _trained(runs),
-        "## Which way loses least",
-        "The same runs by the way that made them shallower. Accuracy is folded less original, in points. Runs that\n"
-        "differ by their seed alone are one row, with the mean, and with the least and the most.",
-        markdown(frontier.rows(runs)),
-        "### Which way for which goal",
-        "Of the runs that are at least as fast as the goal, the way that lost least.",
-        markdown(frontier.goals(runs)),
     ]
-    if published.publications:
-        blocks += [
-            "## What others publish",
-            "Not the same data, devices and training as above: accuracy is top-1 on ImageNet, after long training.\n"
-            "The rows are in the README files of the methods.",
-            markdown(rows(published)),
-            "\n".join(f"- {one.method}: {one.conditions}" for one in published.publications),
-        ]
     for name, section in SECTIONS.items():
         blocks += [f"## {section.title}", section.text]
         noted = [benchmark for benchmark in benchmarks if benchmark.benchmark == name]
@@ -183,7 +166,7 @@ def _commands(name: str, note: Note) -> list[str]:
 
 
 def draw(path: Path, runs: Mapping[str, Note]) -> None:
-    """What folding did to accuracy (points) against how much faster it is, with the interval: a point for each run."""
+    """What folding did to accuracy (points) against how much faster it is, with the interval; a point for each run."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -192,13 +175,13 @@ def draw(path: Path, runs: Mapping[str, Note]) -> None:
     axes = figure.add_subplot()
     axes.axvline(1, color="tab:gray", linewidth=0.8)
     axes.axhline(0, color="tab:gray", linewidth=0.8)
-    for way in frontier.WAYS:
-        measured = [(n.comparison, n.accuracy) for n in runs.values() if n.comparison and frontier.way(n) == way]
-        if measured:
-            x = [comparison.speedup for comparison, _ in measured]
-            y = [100 * (accuracy["folded"] - accuracy["original"]) for _, accuracy in measured]
-            errors = [[abs(c.ci95[side] - c.speedup) for c, _ in measured] for side in (0, 1)]
-            axes.errorbar(x, y, xerr=errors, fmt="o", label=way)
+    for name, note in runs.items():
+        if note.comparison:
+            x, (low, high) = note.comparison.speedup, note.comparison.ci95
+            y = 100 * (note.accuracy["folded"] - note.accuracy["original"])
+            axes.errorbar([x], [y], xerr=[[x - low], [high - x]], fmt="o", label=name)
+    axes.set_yscale("symlog", linthresh=1)  # from a tenth of a point to all of them
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.set_xlabel("speed-up of the folded network (above 1: faster)")
     axes.set_ylabel("accuracy, folded less original (points)")
     if axes.get_legend_handles_labels()[0]:
