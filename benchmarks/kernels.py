@@ -29,13 +29,26 @@ Pair = tuple[int, int, int]  # channels in and out, which are those between the 
 
 def resnet(progress: Progress) -> list[Row]:
     """The pairs within the blocks of ResNet-20 and ResNet-56, and both networks with all their pairs."""
-    kinds = [(16, 16, 1), (16, 32, 2), (32, 32, 1), (32, 64, 2), (64, 64, 1)]
-    rows = [compare(kind, pixels=13, rounds=50, progress=progress) for kind in kinds]
+    rows = _kinds(50, progress)
     return [
         *rows,
-        total("ResNet-20, 9 pairs", list(zip((3, 1, 2, 1, 2), rows, strict=True))),
+        _resnet20(rows),
         total("ResNet-56, 27 pairs", list(zip((9, 1, 8, 1, 8), rows, strict=True))),
     ]
+
+
+def resnet20(rounds: int, progress: Progress) -> Row:
+    """ResNet-20 with all its pairs."""
+    return _resnet20(_kinds(rounds, progress))
+
+
+def _kinds(rounds: int, progress: Progress) -> list[Row]:
+    kinds = [(16, 16, 1), (16, 32, 2), (32, 32, 1), (32, 64, 2), (64, 64, 1)]
+    return [compare(kind, pixels=13, rounds=rounds, progress=progress) for kind in kinds]
+
+
+def _resnet20(rows: Sequence[Row]) -> Row:
+    return total("ResNet-20, 9 pairs", list(zip((3, 1, 2, 1, 2), rows, strict=True)))
 
 
 def vgg(progress: Progress) -> list[Row]:

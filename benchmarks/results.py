@@ -7,7 +7,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from benchmarks import document, notes
+from benchmarks import document, frontier, notes, published_rows
 from benchmarks.document import Document
 from benchmarks.notes import Note, NotedLatency, NotedMerge
 from benchmarks.results_page import SECTIONS, draw, page
@@ -21,6 +21,7 @@ from layer_folding.subcommands import parse
 from layer_folding.train.commands import COMMANDS
 
 FOLDER = Path("docs/results")
+PUBLISHED = FOLDER / "published.json"
 _OPTIONS = {"penalty": "lambda", "gate_weights": "latency"}  # a run notes the weights that a table gave
 
 EXAMPLE = """\
@@ -54,8 +55,10 @@ def main(arguments: list[str] | None = None) -> None:
             notes.write(FOLDER / "runs" / f"{source.resolve().name}.json", note(source))
     runs = {path.stem: notes.read(path) for path in sorted((FOLDER / "runs").glob("*.json"))}
     benchmarks = [document.read(path) for path in sorted((FOLDER / "benchmarks").glob("*.json"))]
-    write_text(FOLDER.with_suffix(".md"), page(runs, benchmarks))
+    published = published_rows.read(PUBLISHED) if PUBLISHED.exists() else None
+    write_text(FOLDER.with_suffix(".md"), page(runs, benchmarks, published))
     draw(FOLDER.with_suffix(".svg"), runs)
+    frontier.draw(FOLDER / "frontier.svg", frontier.rows(runs))
     print(f"wrote {FOLDER.with_suffix('.md')}: {len(runs)} runs, {len(benchmarks)} benchmarks")
 
 

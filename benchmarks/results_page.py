@@ -4,8 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks import frontier, goals, published_rows
 from benchmarks.document import Document
 from benchmarks.notes import Note
+from benchmarks.published_rows import Published
 from layer_folding.files import atomic_path
 from layer_folding.fold.reporting import quantity
 from layer_folding.stages import STEPS
@@ -45,6 +47,15 @@ the whole process.""",
 Every block becomes one 3x3, with random weights and images. *Seconds* is the time without the last step of `lf.fit`,
 *tuned* the time with it. Peak memory is that of the whole process.""",
     ),
+    "benchmarks.paper": Section(
+        "The paper's code beside ours",
+        """\
+ResNet-20 by the loss, the loop and the settings of the code that the authors of Layer Folding published, written anew,
+and by our commands, from the same weights, for as many epochs on the same images. The published settings are meant for
+100 epochs: gates begin at 0, where the penalty has no slope, and few epochs open none. Our commands are told to open
+five gates (`--remove-count 5`). Fits are five 3x3 layers, fine-tuned for the epochs of both stages. *Kernels* is the
+time to merge nine pairs of 3x3 convolutions: by autograd, or by composition.""",
+    ),
     "benchmarks": Section(
         "What folding itself costs",
         """\
@@ -80,8 +91,9 @@ kernel as large as the largest of theirs. All three have their BatchNorms merged
 }
 
 
-def page(runs: Mapping[str, Note], benchmarks: Sequence[Document]) -> str:
-    """docs/results.md: trained networks, the benchmarks, and at the end the commands behind each trained network."""
+def page(runs: Mapping[str, Note], benchmarks: Sequence[Document], published: Published | None) -> str:
+    """docs/results.md: goals, trained networks, the frontier, works of others, benchmarks; at the end the commands."""
+    found = frontier.rows(runs)
     blocks = [
         "# Results",
         "Written by `python -m benchmarks.results` from the files in `docs/results`: one for each run folder, one for\n"
@@ -91,6 +103,9 @@ def page(runs: Mapping[str, Note], benchmarks: Sequence[Document]) -> str:
         "batch 1. Commands, versions and machines are [below](#commands).",
         "![accuracy against speed-up](results.svg)",
         _trained(runs),
+        *_frontier(found),
+        *_goals(found, benchmarks),
+        *_published(published),
     ]
     for name, section in SECTIONS.items():
         blocks += [f"## {section.title}", section.text]
@@ -103,6 +118,43 @@ def page(runs: Mapping[str, Note], benchmarks: Sequence[Document]) -> str:
     for name, note in runs.items():
         blocks += _commands(name, note)
     return "\n\n".join(blocks) + "\n"
+
+
+def _frontier(found: Sequence[frontier.Row]) -> list[str]:
+    if not found:
+        return []
+    return [
+        "## Frontier of ResNet-20",
+        "The trained networks that began as ResNet-20, by the way in which they became faster. Runs whose commands\n"
+        "differ by the seed alone are one row: the mean, and the standard deviation over the seeds. *Points* is\n"
+        "folded less original. *Exact merges, planned* and gates remove activations and merge exactly. *Fits* put\n"
+        "one smaller layer in the place of several.",
+        "![accuracy lost against speed-up, by way](results/frontier.svg)",
+        markdown(frontier.table(found)),
+    ]
+
+
+def _goals(found: Sequence[frontier.Row], benchmarks: Sequence[Document]) -> list[str]:
+    header, *rows = goals.table(found, benchmarks)
+    if not rows:
+        return []
+    return [
+        "## Which way for which goal",
+        "The fastest of what was measured on this page. A goal without a measurement is left out.",
+        markdown([header, *rows]),
+    ]
+
+
+def _published(published: Published | None) -> list[str]:
+    if published is None:
+        return []
+    return [
+        "## What others published",
+        "**Not the same data**, devices or networks as above: these figures are the authors' own, and were not\n"
+        "measured here. They show which losses and speed-ups are usual, not which work is better.",
+        markdown(published_rows.table(published)),
+        "\n".join(f"- {source.work}: {source.source}." for source in published.sources),
+    ]
 
 
 def markdown(table: Sequence[Sequence[str]]) -> str:

@@ -17,7 +17,7 @@ from layer_folding.prediction_records import MISS
 from layer_folding.stages import STEPS
 from layer_folding.text import milliseconds
 
-from . import charts, drawing, layer_graph, plan_charts, reproducing
+from . import charts, drawing, fit_charts, layer_graph, plan_charts, reproducing
 from .figures import Figures
 from .run_folder import Run
 
@@ -57,6 +57,7 @@ def render(run: Run) -> str:
         why=why(run),
         network=_network(run, run.fold, make, environment) if run.fold else None,
         fits=[parse_choice(fit.choice) for fit in run.fold.fitted] if run.fold else [],
+        fit_errors=fit_charts.errors(run.fold.fitted) if run.fold and run.fold.fitted else None,
         skipped=_by_reason(run.fold),
         legend=_legend(run.fold),
         accuracy=_accuracy(run),

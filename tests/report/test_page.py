@@ -205,6 +205,8 @@ def test_fitted_layers_are_listed_and_stand_for_those_of_the_original(tmp_path):
     assert '<span class="fitted"></span> fitted, which is approximate; the error stands below' in text
     assert text.count(' fitted" width=') == 2 * 3  # in both drawings: two layers before, one after
     assert '<data value="0.3125" data-from="fold/fitted/0/error">0.312</data>' in text
+    assert 'aria-label="how far each fitted layer is from what it replaces"' in text
+    assert "<title>block.relu=3x1: 0.312</title>" in text
     assert "How the gates opened" not in text
     (merge,) = run.fold.of_original
     assert (merge.layers, merge.activations) == (("block.conv1", "block.conv2"), ("block.relu",))
