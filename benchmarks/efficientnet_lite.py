@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import document
-from layer_folding import command_line, records
+from benchmarks.efficientnet_rows import Kept, Outcome, Refused, Settings, known, rows
+from layer_folding import command_line
 from layer_folding.argument_types import count, positive_count
-from layer_folding.errors import CheckError, InputError
+from layer_folding.errors import CheckError
 from layer_folding.export import export
 from layer_folding.fit_choices import Choice
 from layer_folding.fitting_files import kept_importance
@@ -33,7 +34,6 @@ from layer_folding.fold.reporting import table
 from layer_folding.importance_tables import Importance
 from layer_folding.latency_tables import Table
 from layer_folding.measuring_tables import table as measured_table
-from layer_folding.stats import Comparison
 from layer_folding.train.unlabelled import read_images
 from layer_folding.trt_bench.benchmarking import bench
 
@@ -51,61 +51,6 @@ their names, the first image is of the first class, and so on: half of the image
 What is in the -o file is not measured again. Tables and importances are in a folder beside it, and are used again.
 exit codes: 0 done, 1 a check failed, 2 bad input, 130 interrupted
 """
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What all cases of a document have in common; ``importance_images`` are those that each fit alone was tried on."""
-
-    model: str
-    weights: str
-    images: int
-    importance_images: int
-    size: int
-    epochs: int
-
-
-@dataclass(frozen=True)
-class Kept:
-    """What a network kept, on images that it was not fitted to, 0 to 1.
-
-    ``top1`` is the share of images of which the class is right, and ``agreement`` of those with the original's class.
-    """
-
-    top1: float
-    agreement: float
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """A network fitted to a plan: the ``choices`` and the ``speedup`` that the plan predicts, and what was measured.
-
-    ``depth`` counts weighted layers on the longest path, before and after. ``distilled`` has the layers of ``fitted``
-    with other weights, so that one ``comparison`` of latencies is for both.
-    """
-
-    choices: tuple[str, ...]
-    speedup: float
-    depth: tuple[int, int]
-    original: Kept
-    fitted: Kept
-    distilled: Kept
-    comparison: Comparison
-
-
-@dataclass(frozen=True)
-class Refused:
-    """There is no such network, for this ``reason``."""
-
-    reason: str
-
-
-@dataclass(frozen=True)
-class _Outcomes:
-    """What a document of this benchmark has besides its table."""
-
-    settings: Settings
-    cases: dict[str, Outcome | Refused]
 
 
 @dataclass(frozen=True)
@@ -159,14 +104,14 @@ def run(name: str, source: Source, speedup: float, images: Images, epochs: int, 
     """Plan ``source`` for ``speedup``, fit it, and measure what it keeps and saves; ``name`` is for the progress."""
     show = command_line.labelled(command_line.progress, name)
     model, example = source.model, images.fitted[:1]
-    known: dict[Choice, FittedWeights] = {}
+    layers: dict[Choice, FittedWeights] = {}
     try:
         chosen = plan(model, example, source.latency, speedup=speedup, importance=source.loses)
         folded = []
         for learned in (0, epochs):
             result = fit(
                 model, images.fitted, chosen, epochs=learned, progress=show,
-                solve=lambda choice, fit_it: known.get(choice) or known.setdefault(choice, fit_it()),
+                solve=lambda choice, fit_it: layers.get(choice) or layers.setdefault(choice, fit_it()),
             )  # fmt: skip
             folded.append(fold(result.model.eval(), example).model)
     except CheckError as error:  # no plan is so fast, or what it chooses cannot be fitted
@@ -191,31 +136,6 @@ def _classes(model: nn.Module, images: Tensor) -> Tensor:
 
 def _share(classes: Tensor, wanted: Tensor) -> float:
     return (classes == wanted).double().mean().item()
-
-
-def rows(cases: dict[str, Outcome | Refused]) -> list[list[str]]:
-    """A header, and a row for each case."""
-    header = [
-        "network", "depth", "predicted", "measured", "top-1, original", "fitted", "distilled",
-        "agreement, fitted", "distilled",
-    ]  # fmt: skip
-    return [header, *(_row(name, case) for name, case in cases.items())]
-
-
-def _row(name: str, case: Outcome | Refused) -> list[str]:
-    if isinstance(case, Refused):
-        return [name, "-", "-", case.reason, *"-----"]
-    shares = (
-        case.original.top1, case.fitted.top1, case.distilled.top1, case.fitted.agreement, case.distilled.agreement,
-    )  # fmt: skip
-    low, high = case.comparison.ci95
-    return [
-        name,
-        f"{case.depth[0]} => {case.depth[1]}",
-        f"{case.speedup:.3f}x",
-        f"{case.comparison.speedup:.3f}x [{low:.3f}, {high:.3f}]",
-        *(f"{100 * share:.1f} %" for share in shares),
-    ]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -245,7 +165,7 @@ def main(arguments: list[str] | None = None) -> None:
     settings = Settings(
         options.model, options.weights.name, len(images.fitted), len(tried), options.size, options.epochs
     )
-    known = _known(options.output, settings)
+    found = known(options.output, settings)
     given = sys.argv[1:] if arguments is None else arguments
     said = [Path(word).name if Path(word) in (options.weights, options.images) else word for word in given]
     keys = {(name, speedup): f"{name}, {speedup:g}x" for name in options.sources for speedup in options.speedups}
@@ -253,27 +173,17 @@ def main(arguments: list[str] | None = None) -> None:
         work = options.output.with_suffix("") if options.output else None
         work = work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         for name in options.sources:
-            todo = {key: speedup for (source, speedup), key in keys.items() if source == name and key not in known}
+            todo = {key: speedup for (source, speedup), key in keys.items() if source == name and key not in found}
             source = prepare(name, model, tried, work / name) if todo else None
             for key, speedup in todo.items():
                 assert source is not None  # there is something to do
-                known[key] = run(key, source, speedup, images, options.epochs, options.seconds)
+                found[key] = run(key, source, speedup, images, options.epochs, options.seconds)
                 if options.output:
                     document.write(
-                        options.output, "benchmarks.efficientnet_lite", said, rows(known),
-                        threads=torch.get_num_threads(), settings=settings, cases=known,
+                        options.output, "benchmarks.efficientnet_lite", said, rows(found),
+                        threads=torch.get_num_threads(), settings=settings, cases=found,
                     )  # fmt: skip
-    print(table(rows({key: known[key] for key in keys.values()})))
-
-
-def _known(path: Path | None, settings: Settings) -> dict[str, Outcome | Refused]:
-    """The cases in ``path``. Raises InputError where they were measured with other ``settings``."""
-    if path is None or not path.exists():
-        return {}
-    found = records.read(path, _Outcomes, document.SCHEMA, "give a result of this benchmark, or another -o")
-    if found.settings != settings:
-        raise InputError(f"-o {path}: was measured with {found.settings}, not {settings}; give another -o")
-    return found.cases
+    print(table(rows({key: found[key] for key in keys.values()})))
 
 
 if __name__ == "__main__":
