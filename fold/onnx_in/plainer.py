@@ -1,7 +1,8 @@
 """An ONNX graph in the operators of opset 17, which is what onnx2torch knows.
 
 onnx2torch 1.5 knows few operators that came after opset 17. Most of these say nothing new: they take further types.
-What moved from an attribute to an input is moved back. `allowzero` is dropped where no size is 0.
+What moved from an attribute to an input is moved back. `allowzero` is dropped where no size is 0. Shapes that the graph
+computes become constants (`shapes.fix_shapes`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import onnx
 from onnx import numpy_helper
 
 from layer_folding.errors import InputError
+
+from .shapes import fix_shapes
 
 _OPSET = 17
 # After opset 17 these took further types, or got an option that is off by default.
@@ -42,6 +45,7 @@ def plainer(model: onnx.ModelProto) -> onnx.ModelProto:
             for node in graph.node:
                 _make_plainer(node, entry.version, constants)
             entry.version = min(entry.version, _OPSET)
+    fix_shapes(plain)
     _name_nodes(graph)
     return plain
 

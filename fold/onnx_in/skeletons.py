@@ -22,12 +22,18 @@ _WEIGHTS = {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FL
 
 def pack(model: onnx.ModelProto) -> str:
     """``model`` without its weights, which is not modified."""
+    content = without_weights(model).SerializeToString(deterministic=True)
+    return base64.b64encode(zlib.compress(content, 9)).decode("ascii")
+
+
+def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of ``model`` in which weights have a shape and no values."""
     bare = onnx.ModelProto()
     bare.CopyFrom(model)
     for tensor in bare.graph.initializer:
         if is_weight(tensor):
             tensor.CopyFrom(onnx.TensorProto(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type))
-    return base64.b64encode(zlib.compress(bare.SerializeToString(deterministic=True), 9)).decode("ascii")
+    return bare
 
 
 def unpack(text: str) -> onnx.ModelProto:
