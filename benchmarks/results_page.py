@@ -41,6 +41,16 @@ block alone, of four blocks, and of all nine. The fit sees training images witho
 test images. *Tuned* is what `lf.fit` gives, *least squares* what it gives without its last step. Peak memory is that of
 the whole process.""",
     ),
+    "benchmarks.efficientnet_lite": Section(
+        "A network trained on ImageNet, without labels",
+        """\
+EfficientNet-Lite0 with its published weights, from PyTorch and from an ONNX file alone, planned and fitted for some
+speed-ups on this CPU. Half of the images are fitted to, without their labels, and all shares are of the other half.
+These are probably images that the network was trained on: *top-1* is for comparing the columns, and says little by
+itself. *Agreement* is the share of images with the class that the original network gives. *Fitted* is without further
+training; *distilled* learned from the original network for some epochs, on the images that were fitted to. Both have
+the same layers, so the speed-up is that of both: interleaved, batch 1, one thread.""",
+    ),
     "benchmarks.fit_cost": Section(
         "What a fit costs",
         """\

@@ -36,14 +36,16 @@ def lower(
     Raises ``InputError`` where the model cannot be traced or translated, or depends on a size that is to be dynamic,
     and ``CheckError`` where the exporter produced an opset that is not ``opset``.
     """
-    model = copy.deepcopy(model).cpu().eval()
+    # strides of the weights or of the example would become operators, such as Range and Gather for a pooling
+    model = copy.deepcopy(model).cpu().eval().to(memory_format=torch.contiguous_format)
     if sum(t.numel() * t.element_size() for t in model.state_dict().values()) >= _PROTOBUF_LIMIT:
         raise InputError("the weights exceed 2 GB, more than one ONNX file can hold; export a smaller model")
     dimensions = {0: torch.export.Dim("batch")} if batch is None else {}
     if dynamic_size:
         dimensions |= dict.fromkeys((2, 3), torch.export.Dim.DYNAMIC)  # not Dim: a stride limits what sizes it takes
     # a batch of 1 would be taken for a constant where it is to be dynamic
-    example = example[:1].detach().cpu().expand(batch or 2, *example.shape[1:]).clone()
+    example = example[:1].detach().cpu().expand(batch or 2, *example.shape[1:])
+    example = example.clone(memory_format=torch.contiguous_format)
     _require_open(model, batch, dynamic_size=dynamic_size)
     program, names = _trace(model, example, dimensions)
     try:

@@ -28,7 +28,7 @@ from layer_folding.trt_bench.benchmarking import bench
 from .bench_results import BenchResult
 from .errors import InputError
 from .files import atomic_path
-from .importance_tables import read_importance, write_importance
+from .importance_tables import Importance, read_importance, write_importance
 from .latency_tables import Table
 from .measuring_tables import table
 from .plans import Plan, write_plan
@@ -96,10 +96,7 @@ def fit_file(
     latency = table(
         model, example, folder=folder, runtime=runtime, batch=network.batch or 1, opset=opset, progress=progress
     )
-    loses_at = folder / f"importance-{_digest(source, images)}.csv"
-    if not loses_at.exists():
-        _measure_importance(loses_at, model, images, latency, progress)
-    loses = read_importance(loses_at)
+    loses = kept_importance(folder, source, model, images, latency, progress)
     planned = plan(model, example, latency, speedup=speedup, budget_ms=budget_ms, importance=loses)
     write_plan(folder / "plan.json", planned)
     fitted = fit(model, images, planned, epochs=epochs, force=force, progress=progress)
@@ -115,15 +112,22 @@ def fit_file(
     return FasterFile(output, planned, fitted, (depth(model, example), depth(folded, example)), timed)
 
 
-def _measure_importance(
-    path: Path, model: nn.Module, images: Tensor, latency: Table, progress: Callable[[str], None]
-) -> None:
-    """Write ``path`` once each layer was fitted. Until then the fits so far are in a file beside it, to go on from."""
-    begun = path.with_suffix(".part.csv")
-    known = read_importance(begun).fits if begun.exists() else {}
-    keep = partial(write_importance, begun)
-    write_importance(path, going_on(model, images, None, latency, known, keep, progress))
-    begun.unlink(missing_ok=True)
+def kept_importance(
+    folder: Path, source: Path, model: nn.Module, images: Tensor, latency: Table, progress: Callable[[str], None]
+) -> Importance:
+    """What each fit of ``model``, the network of the ONNX file ``source``, loses: `lf.importance` with a table.
+
+    It is kept in ``folder``, for this file with these images. Until all layers were fitted, the fits so far are in a
+    file beside it, to go on from. Raises as `lf.importance` does.
+    """
+    path = folder / f"importance-{_digest(source, images)}.csv"
+    if not path.exists():
+        begun = path.with_suffix(".part.csv")
+        known = read_importance(begun).fits if begun.exists() else {}
+        keep = partial(write_importance, begun)
+        write_importance(path, going_on(model, images, None, latency, known, keep, progress))
+        begun.unlink(missing_ok=True)
+    return read_importance(path)
 
 
 def _digest(source: Path, images: Tensor) -> str:

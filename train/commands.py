@@ -10,6 +10,7 @@ from layer_folding.catalogue import need
 from layer_folding.command_line import progress
 from layer_folding.errors import InputError
 from layer_folding.fit_choices import is_choice
+from layer_folding.fold.fitting.network_fit import Distance, FitResult
 from layer_folding.fold.reporting import table
 from layer_folding.subcommands import Command, parse
 
@@ -95,14 +96,21 @@ def _fit_file(given: argparse.Namespace) -> None:
     )  # fmt: skip
     rows = [["fitted", "error", "in place of"]]
     rows += [[str(layer.shape), f"{layer.error:.3f}", " + ".join(layer.layers)] for layer in done.fitted.layers]
-    same = "" if done.fitted.agreement is None else f", the same class for {100 * done.fitted.agreement:.1f} %"
     low, high = done.bench.ci95
     print(f"{table(rows)}\n")
-    print(f"on images that were not fitted on: divergence {done.fitted.divergence:.3g}{same}")
+    before, reached = done.fitted.before_epochs, f"divergence {_distance(done.fitted)}"
+    if before:
+        reached = f"divergence {_distance(before)}; after distillation {_distance(done.fitted)}"
+    print(f"on images that were not fitted on: {reached}")
     print(
         f"wrote {done.path}: {done.depth[0]} => {done.depth[1]} layers, {done.bench.speedup:.3f}x [{low:.3f}, "
         f"{high:.3f}] as fast as {given.run} (predicted {done.plan.speedup:.3f}x)"
     )
+
+
+def _distance(found: FitResult | Distance) -> str:
+    same = "" if found.agreement is None else f", the same class for {100 * found.agreement:.1f} %"
+    return f"{found.divergence:.3g}{same}"
 
 
 def _finetune(given: argparse.Namespace) -> None:

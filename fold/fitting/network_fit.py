@@ -49,19 +49,29 @@ class FittedLayer:
 
 
 @dataclass(frozen=True)
+class Distance:
+    """How far outputs are from those of the original network: ``divergence`` and ``agreement`` as in `FitResult`."""
+
+    divergence: float
+    agreement: float | None
+
+
+@dataclass(frozen=True)
 class FitResult:
     """``model`` with its fitted ``layers``, from the input to the output, and how far its outputs are off.
 
     On images that were not fitted on: ``divergence`` is the mean of KL(original || model), in nats, and ``agreement``
     the share of images for which both rank the same class first. Where the outputs are no scores of classes,
     ``divergence`` is their mean squared error over their variance (`fold.fitting.divergences`), and ``agreement`` None.
-    Tuning chooses its epoch by the divergence on these images, so both are then slightly optimistic.
+    Tuning chooses its epoch by the divergence on these images, so both are then slightly optimistic. With epochs of
+    distillation, ``before_epochs`` is what both were before these epochs, else None.
     """
 
     model: fx.GraphModule
     layers: tuple[FittedLayer, ...]
     divergence: float
     agreement: float | None
+    before_epochs: Distance | None = None
 
 
 def fit(
@@ -144,15 +154,22 @@ def fit(
     del sides  # the values of both networks, before tuning needs memory
     if tuned:
         tune(changed, [placed for placed, _ in fits], seen, held_out, batch, progress)
+    before = None
     if epochs:
+        before = _distance(changed, held_out, batch)
         distil(changed, seen, held_out, batch, epochs, progress)
-    divergence = divergence_of(changed, held_out, batch)
+    reached = _distance(changed, held_out, batch)
     for name, module in changed.named_modules():
         module.training = modes.get(name, modes[""])
     progress("")
     layers = tuple(layer for _, layer in fits)
     note_fits(changed, tuple(map(_record, layers)))
-    return FitResult(changed, layers, divergence.mean, divergence.agreement)
+    return FitResult(changed, layers, reached.divergence, reached.agreement, before)
+
+
+def _distance(changed: nn.Module, outputs: Outputs, batch: int) -> Distance:
+    found = divergence_of(changed, outputs, batch)
+    return Distance(found.mean, found.agreement)
 
 
 def _record(layer: FittedLayer) -> FitRecord:

@@ -42,6 +42,20 @@ def test_model_and_process_are_left_as_they_were(capfd):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("what", ["model", "example", "both"])
+def test_the_layout_in_memory_does_not_matter(what):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(1), nn.Linear(4, 5))
+    example = torch.randn(1, 3, 8, 8)
+    plain = lower(model, example)
+    if what != "example":
+        model = model.to(memory_format=torch.channels_last)
+    if what != "model":
+        example = torch.randn(1, 8, 8, 3).permute(0, 3, 1, 2)
+    kinds = [[node.op_type for node in proto.graph.node] for proto in (plain, lower(model, example))]
+    assert kinds[0] == kinds[1]
+    assert not {"Range", "Gather"} & {*kinds[0]}
+
+
 def test_opset_is_asserted():
     # The exporter keeps opset 18, and only logs that.
     model = nn.Sequential(nn.Conv2d(3, 4, 3))

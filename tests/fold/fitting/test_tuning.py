@@ -26,6 +26,9 @@ def test_the_divergence_falls_on_images_held_out(model):
 def test_all_weights_follow_for_some_epochs(model):
     tuned, distilled = (lf.fit(model, IMAGES, dict.fromkeys(NAMES, 1), epochs=epochs) for epochs in (0, 12))
     assert distilled.divergence < 0.95 * tuned.divergence
+    before = distilled.before_epochs
+    assert tuned.before_epochs is None and before is not None
+    assert before.divergence == pytest.approx(tuned.divergence) and before.agreement == tuned.agreement
     first = [result.model.get_submodule("0.0").weight for result in (tuned, distilled)]
     assert not first[0].equal(first[1])
     assert not any(module.training for module in distilled.model.modules())
