@@ -16,7 +16,7 @@ from onnx import numpy_helper
 
 from layer_folding.errors import InputError
 
-from .shapes import fix_shapes
+from .computed_shapes import fix_shapes
 
 _OPSET = 17
 # After opset 17 these took further types, or got an option that is off by default.
