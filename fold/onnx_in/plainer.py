@@ -2,7 +2,7 @@
 
 onnx2torch 1.5 knows few operators that came after opset 17. Most of these say nothing new: they take further types.
 What moved from an attribute to an input is moved back. `allowzero` is dropped where no size is 0. Shapes that the graph
-computes become constants (`shapes.fix_shapes`).
+computes become constants (`computed_shapes.fix_shapes`).
 """
 
 from __future__ import annotations
