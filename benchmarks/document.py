@@ -73,7 +73,7 @@ def write(
     times in ms.
     """
     given = sys.argv[1:] if arguments is None else arguments
-    words = [word.replace(str(path), path.name) for word in given]
+    words = [_without_folder(word.replace(str(path), path.name)) for word in given]
     document = Document(
         benchmark=benchmark,
         command=shlex.join(["python", "-m", benchmark, *words]),
@@ -83,6 +83,12 @@ def write(
         gpu=gpu,
     )
     save(path, document, **records.as_json(samples))
+
+
+def _without_folder(word: str) -> str:
+    """``word`` of a command, with the last part alone of an absolute path: the others are of one machine."""
+    option, equals, value = word.rpartition("=")
+    return f"{option}{equals}{Path(value).name}" if Path(value).is_absolute() else word
 
 
 def versions() -> dict[str, str]:

@@ -166,8 +166,6 @@ def main(arguments: list[str] | None = None) -> None:
         options.model, options.weights.name, len(images.fitted), len(tried), options.size, options.epochs
     )
     found = known(options.output, settings)
-    given = sys.argv[1:] if arguments is None else arguments
-    said = [Path(word).name if Path(word) in (options.weights, options.images) else word for word in given]
     keys = {(name, speedup): f"{name}, {speedup:g}x" for name in options.sources for speedup in options.speedups}
     with contextlib.ExitStack() as stack:
         work = options.output.with_suffix("") if options.output else None
@@ -180,7 +178,7 @@ def main(arguments: list[str] | None = None) -> None:
                 found[key] = run(key, source, speedup, images, options.epochs, options.seconds)
                 if options.output:
                     document.write(
-                        options.output, "benchmarks.efficientnet_lite", said, rows(found),
+                        options.output, "benchmarks.efficientnet_lite", arguments, rows(found),
                         threads=torch.get_num_threads(), settings=settings, cases=found,
                     )  # fmt: skip
     print(table(rows({key: found[key] for key in keys.values()})))

@@ -1,8 +1,8 @@
 """All that needs a GPU, in ten minutes: ``python -m benchmarks.gpu_check``, or ``make gpu-check``.
 
-Each part is a command of its own with a time limit. ``python -m benchmarks.results FOLDER/gpu.json`` puts the times of
-PyTorch into docs/results.md. A part that fails does not keep the others from running. The parts
-with TensorRT run where TensorRT or TensorRT-RTX serves the GPU, and say why where neither does.
+Each part is a command of its own with a time limit. A part that fails does not keep the others from running. The parts
+with TensorRT run where TensorRT or TensorRT-RTX serves the GPU, and say why where neither does. ``python -m
+benchmarks.results FOLDER/gpu.json`` puts the times of PyTorch into docs/results.md.
 """
 
 from __future__ import annotations

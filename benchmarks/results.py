@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks import document, frontier, notes, published_rows
 from benchmarks.document import Document
 from benchmarks.notes import Note, NotedLatency, NotedMerge
-from benchmarks.results_page import SECTIONS, draw, page
+from benchmarks.results_page import SECTIONS, page
 from layer_folding import bench_results, fold_results, run_config
 from layer_folding.command_line import Parser, run
 from layer_folding.errors import InputError
@@ -57,7 +57,6 @@ def main(arguments: list[str] | None = None) -> None:
     benchmarks = [document.read(path) for path in sorted((FOLDER / "benchmarks").glob("*.json"))]
     published = published_rows.read(PUBLISHED) if PUBLISHED.exists() else None
     write_text(FOLDER.with_suffix(".md"), page(runs, benchmarks, published))
-    draw(FOLDER.with_suffix(".svg"), runs)
     frontier.draw(FOLDER / "frontier.svg", frontier.rows(runs))
     print(f"wrote {FOLDER.with_suffix('.md')}: {len(runs)} runs, {len(benchmarks)} benchmarks")
 

@@ -2,13 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from benchmarks import frontier, goals, published_rows
 from benchmarks.document import Document
 from benchmarks.notes import Note
 from benchmarks.published_rows import Published
-from layer_folding.files import atomic_path
 from layer_folding.fold.reporting import quantity
 from layer_folding.stages import STEPS
 from layer_folding.stats import Comparison
@@ -111,7 +109,6 @@ def page(runs: Mapping[str, Note], benchmarks: Sequence[Document], published: Pu
         "## Trained networks",
         "Accuracy is top-1 on the test images, in per cent; speed-up is folded against original, interleaved, at\n"
         "batch 1. Commands, versions and machines are [below](#commands).",
-        "![accuracy against speed-up](results.svg)",
         _trained(runs),
         *_frontier(found),
         *_goals(found, benchmarks),
@@ -225,28 +222,3 @@ def _commands(name: str, note: Note) -> list[str]:
         f"{_versions(note.versions)}; {where}.",
         f"<!-- not run: trains for hours -->\n{commands}",
     ]
-
-
-def draw(path: Path, runs: Mapping[str, Note]) -> None:
-    """What folding did to accuracy (points) against how much faster it is, with the interval; a point for each run."""
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.2, 4.8), layout="constrained")
-    axes = figure.add_subplot()
-    axes.axvline(1, color="tab:gray", linewidth=0.8)
-    axes.axhline(0, color="tab:gray", linewidth=0.8)
-    for name, note in runs.items():
-        if note.comparison:
-            x, (low, high) = note.comparison.speedup, note.comparison.ci95
-            y = 100 * (note.accuracy["folded"] - note.accuracy["original"])
-            axes.errorbar([x], [y], xerr=[[x - low], [high - x]], fmt="o", label=name)
-    axes.set_yscale("symlog", linthresh=1)  # from a tenth of a point to all of them
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.set_xlabel("speed-up of the folded network (above 1: faster)")
-    axes.set_ylabel("accuracy, folded less original (points)")
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize="small")
-    with rc_context({"svg.hashsalt": "results"}), atomic_path(path) as temporary:
-        FigureCanvasSVG(figure).print_svg(temporary, metadata={"Date": None})

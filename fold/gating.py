@@ -9,7 +9,7 @@ ordinary modules; any training loop and optimiser will do. Give the gates no wei
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -279,13 +279,16 @@ def close_undecided(model: nn.Module, limit: float) -> None:
     Gates towards the identity stay as they are.
     """
     known = list(gates(model).values())
-    if not known:
-        return
-    opened = (torch.stack([gate.alpha.detach() for gate in known]) >= THRESHOLD).tolist()  # one wait for a GPU
+    opened = which_open(known)
     shut = {gate.group for gate, stays in zip(known, opened, strict=True) if not stays} - {None}
     for gate, stays in zip(known, opened, strict=True):
         if gate.affine and (gate.group in shut or not stays):
             gate.alpha.data.clamp_(max=limit)
+
+
+def which_open(known: Sequence[Linearizable]) -> list[bool]:
+    """`is_open` of each gate, with one wait for a GPU for all of them."""
+    return (torch.stack([gate.alpha.detach() for gate in known]) >= THRESHOLD).tolist() if known else []
 
 
 def is_open(gate: Linearizable, threshold: float = THRESHOLD) -> bool:

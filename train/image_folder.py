@@ -93,9 +93,7 @@ def list_image_folder(root: Path) -> tuple[tuple[str, ...], dict[str, list[Entry
                 )
             listing[split] += images
             left_out.update(_kind(entry) for entry in visible if not _is_image(entry))
-    if left_out:
-        kinds = ", ".join(f"{kind} {count}" for kind, count in left_out.most_common(8))
-        print(f"data {root}: left out {left_out.total()} that are no images by their suffix: {kinds}", file=sys.stderr)
+    _say_left_out(root, left_out)
     return classes, listing
 
 
@@ -105,17 +103,11 @@ def has_classes(root: Path) -> bool:
 
 
 def list_unlabelled_folder(root: Path) -> dict[str, list[Entry]]:
-    """For "train" and "test" the images in ``root`` and the folders in it, four fifths and one, in the order of names.
+    """For "train" and "test" the images of `list_images`, four fifths and one, drawn once and for all.
 
-    Hidden files are ignored, and what is no image by its suffix. Raises InputError naming what is wrong where.
+    Raises InputError naming what is wrong where.
     """
-    _scan(root)  # says what is wrong with the folder itself
-    folders = sorted({"", *(os.path.relpath(path, root) for path, _, _ in os.walk(root))} - {"."})
-    found: list[Entry] = []
-    for folder in folders:
-        if not any(part.startswith(".") for part in Path(folder).parts):
-            visible = [entry for entry in _scan(root / folder) if not entry.name.startswith(".")]
-            found += _images(root, folder, 0, [entry for entry in visible if not entry.is_dir()])
+    found = list_images(root)
     if len(found) < FEWEST:
         raise InputError(
             f"data {root}: has no folder train, and {len(found)} images without labels; lay it out as "
@@ -127,6 +119,34 @@ def list_unlabelled_folder(root: Path) -> dict[str, list[Entry]]:
         split: [entry for number, entry in enumerate(found) if (number in test) == (split == "test")]
         for split in SPLITS
     }
+
+
+def list_images(root: Path) -> list[Entry]:
+    """The images in ``root`` and the folders in it, in the order of their names; all have the label 0.
+
+    Hidden files and folders are ignored; other files that are no images by their suffix are left out, and counted on
+    stderr. Raises InputError naming what is wrong where.
+    """
+    left_out: Counter[str] = Counter()
+    found = list(_below(root, "", left_out))
+    _say_left_out(root, left_out)
+    return found
+
+
+def _below(root: Path, folder: str, left_out: Counter[str]) -> Iterator[Entry]:
+    visible = [entry for entry in _scan(root / folder) if not entry.name.startswith(".")]
+    folders = [entry for entry in visible if entry.is_dir(follow_symlinks=False)]  # a link may lead back up
+    files = [entry for entry in visible if not entry.is_dir()]
+    yield from _images(root, folder, 0, files)
+    left_out.update(_kind(entry) for entry in visible if entry not in folders and not _is_image(entry))
+    for entry in sorted(folders, key=lambda entry: entry.name):
+        yield from _below(root, os.path.join(folder, entry.name), left_out)
+
+
+def _say_left_out(root: Path, left_out: Counter[str]) -> None:
+    if left_out:
+        kinds = ", ".join(f"{kind} {count}" for kind, count in left_out.most_common(8))
+        print(f"data {root}: left out {left_out.total()} that are no images by their suffix: {kinds}", file=sys.stderr)
 
 
 def cache_path(root: Path, size: int, classes: tuple[str, ...], listing: dict[str, list[Entry]]) -> Path:
@@ -162,8 +182,7 @@ def _images(root: Path, folder: str, label: int, entries: list[os.DirEntry[str]]
             raise InputError(f"data {entry.path}: cannot be read ({error.strerror}); repair or remove it") from error
         if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
             raise InputError(f"data {entry.path}: has the name of an image and is not a file; remove it")
-        name = f"{folder}/{entry.name}" if folder else entry.name
-        yield Entry(name, label, status.st_size, status.st_mtime_ns)
+        yield Entry(os.path.join(folder, entry.name), label, status.st_size, status.st_mtime_ns)
 
 
 def _scan(folder: Path) -> list[os.DirEntry[str]]:

@@ -75,7 +75,7 @@ def _outputs(state: Mapping[str, Tensor]) -> int | None:
 def _check(model: nn.Module, spec: str, dataset: data.Dataset) -> None:
     """Raise InputError where ``model`` does not give one logit a class for an image of ``dataset``.
 
-    The images of a data set without classes get their labels from the network, which may have any number of classes.
+    What it gives for images without labels, from which they get them, is for `train.labelling`.
     """
     images = f"images {list(dataset.shape)}"
     model.eval()
@@ -88,11 +88,8 @@ def _check(model: nn.Module, spec: str, dataset: data.Dataset) -> None:
         ) from error
     model.train()
     classes = len(dataset.classes)
-    if not classes and isinstance(logits, Tensor) and logits.ndim == 2:
-        return
-    if not isinstance(logits, Tensor) or logits.shape != (1, classes):
+    if classes and (not isinstance(logits, Tensor) or logits.shape != (1, classes)):
         given = f"a tensor {list(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
         raise InputError(
-            f"model {spec!r}: gives {given} for one of the {images}, not [1, {classes or 'classes'}] logits; let it "
-            "take num_classes"
+            f"model {spec!r}: gives {given} for one of the {images}, not [1, {classes}] logits; let it take num_classes"
         )

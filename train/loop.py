@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from layer_folding.errors import CheckError
-from layer_folding.fold.gating import THRESHOLD, depth_penalty, gates, is_open
+from layer_folding.fold.gating import THRESHOLD, depth_penalty, gates, which_open
 from layer_folding.fold.graph.tracing import trace
 
 from . import distributed, health, memory, state
@@ -174,8 +174,8 @@ def _row(epoch: int, losses: _Losses, model: nn.Module, data: Dataset, depth: in
 
 
 def _in_words(stage: str, row: Row, model: nn.Module, h: Hyperparameters) -> str:
-    known = gates(model).values()
-    opened = f"  gates open {sum(map(is_open, known))}/{len(known)}" if known else ""
+    known = list(gates(model).values())
+    opened = f"  gates open {sum(which_open(known))}/{len(known)}" if known else ""
     return (
         f"{stage} {row['epoch']}/{h.epochs}  loss {row['loss']:.3f}  accuracy {100 * row['accuracy']:.2f} %{opened}"
         f"  layers if folded {row['depth']}  {row['seconds']:.0f} s"

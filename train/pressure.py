@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from layer_folding.fold.gating import THRESHOLD, close_undecided, gates, is_open
+from layer_folding.fold.gating import THRESHOLD, close_undecided, gates, which_open
 
 _FIRST = 1 / 16  # of lambda
 _DOUBLED = 0.05  # of the stage: what is left of it then is for the network to get used to its gates
@@ -32,4 +32,4 @@ def settle(model: nn.Module, count: int, progress: float) -> None:
 
 
 def _opened(model: nn.Module) -> int:
-    return sum(map(is_open, gates(model).values()))
+    return sum(which_open(list(gates(model).values())))

@@ -33,9 +33,9 @@ def pretrain(run: Path, settings: PretrainSettings, weights: Path | None = None)
             "out as train/CLASS/*.jpg and test/CLASS/*.jpg"
         )
     start = inputs.network(settings.model, dataset, weights, settings.seed)
-    if not dataset.classes:
-        dataset = labelling.labelled(dataset, start.model)
     before = trained.done(run, PRETRAIN)
+    if not before and not dataset.classes:
+        dataset = labelling.labelled(dataset, start.model)
     config.enter(run, PRETRAIN.command, settings, {"weights": weights}, lasting=_LASTING if before else None)
     if before:
         return before

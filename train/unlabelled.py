@@ -10,7 +10,8 @@ from torch import Tensor
 
 from layer_folding.errors import InputError
 
-from .images import extensions, read_rgb
+from .image_folder import list_images
+from .images import read_rgb
 
 
 def read_images(
@@ -19,16 +20,12 @@ def read_images(
     """At most ``count`` of the images in ``folder`` and the folders in it, drawn by ``seed``, `[N, 3, height, width]`.
 
     Each is resized to ``size`` (height, width) without keeping its aspect ratio, and normalised by ``mean`` and ``std``
-    of each channel, for values from 0 to 1. Hidden files and what is no image by its suffix are left out. Raises
-    InputError for a folder without images, and as `train.images.read_rgb` does.
+    of each channel, for values from 0 to 1. Raises InputError for a folder without images, and as
+    `train.image_folder.list_images` and `train.images.read_rgb` do.
     """
     if not folder.is_dir():
         raise InputError(f"--images {folder}: is not a folder; give one with image files, in any folders")
-    paths = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in extensions() and not path.name.startswith(".") and path.is_file()
-    )
+    paths = [folder / entry.name for entry in list_images(folder)]
     if not paths:
         raise InputError(f"--images {folder}: has no image files; give a folder with some hundred images")
     generator = torch.Generator().manual_seed(seed)

@@ -24,11 +24,16 @@ def fix_shapes(model: onnx.ModelProto) -> None:
     What is open, such as the batch, stays open: 0 copies an axis of the input, and -1 is what is left.
     """
     constants = {tensor.name for tensor in model.graph.initializer}
+    computed = [
+        index
+        for index, node in enumerate(model.graph.node)
+        if node.op_type == "Reshape" and node.input[1] not in constants and not _allows_zero(node)
+    ]
+    if not computed:
+        return
     bare = without_weights(model)  # which are large, and say nothing here
     fixed = []
-    for node in bare.graph.node:
-        if node.op_type != "Reshape" or node.input[1] in constants or _allows_zero(node):
-            continue
+    for node in (bare.graph.node[index] for index in computed):
         shapes = _shapes(bare)  # anew each time, since a shape that is constant says more of those behind it
         shape = _fixed(shapes.get(node.input[0], []), shapes.get(node.output[0], []))
         if shape is not None:
@@ -40,9 +45,10 @@ def fix_shapes(model: onnx.ModelProto) -> None:
         if -1 not in shape and shape.count(0) == 1:
             shape[shape.index(0)] = -1
             tensor.CopyFrom(numpy_helper.from_array(np.array(shape, np.int64), tensor.name))
-    model.graph.initializer.extend(fixed)
-    del model.graph.node[:]
-    model.graph.node.extend(_read(bare.graph) if fixed else bare.graph.node)
+    if fixed:
+        model.graph.initializer.extend(fixed)
+        del model.graph.node[:]
+        model.graph.node.extend(_read(bare.graph))
 
 
 def _allows_zero(node: onnx.NodeProto) -> bool:

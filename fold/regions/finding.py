@@ -53,7 +53,7 @@ class Region:
     @property
     def is_fitted(self) -> bool:
         """Whether one of the layers was fitted: it merges with what is exact around it, even where it stands alone."""
-        return any(_is_fitted(node) for node in self.layers)
+        return any(is_marked(module_of(node), "fitted") for node in self.layers)
 
     @property
     def is_costly(self) -> bool:
@@ -217,10 +217,6 @@ def _regions(steps: list[Step], removed: frozenset[fx.Node], walk: Walk) -> list
         if sum(inner.weighted for inner in within) > 1 or (len(within) > 1 and any(inner.fitted for inner in within)):
             regions.append(_region(step.node, value, within, removed))
     return regions
-
-
-def _is_fitted(node: fx.Node) -> bool:
-    return is_marked(module_of(node), "fitted")
 
 
 def _region(output: fx.Node, value: Value, within: list[Step], removed: frozenset[fx.Node]) -> Region:

@@ -1,4 +1,6 @@
 import json
+import shlex
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +13,7 @@ from layer_folding.stages import STEPS
 from layer_folding.trt_bench import device
 from tests.report.conftest import bench_json, fold_json
 
+DOCUMENTS = Path(__file__).resolve().parents[2] / "docs/results/benchmarks"
 VERSIONS = {"python": "3.11.7", "torch": "2.15.0"}
 
 
@@ -52,6 +55,27 @@ def test_a_run_is_noted_with_the_commands_that_made_it(run, tmp_path):
     assert "python -m train prefold --run RUN --lambda 0.5 --remove layer1.0.relu,layer1.1.relu --epochs 3" in page
     assert "python -m train finetune --run RUN --lr 0.05 --epochs 7" in page
     assert "private" not in page + (tmp_path / "docs" / "results" / "runs" / "five.json").read_text()
+
+
+def test_a_command_is_noted_without_the_folders_of_this_machine(tmp_path):
+    given = [
+        "--weights",
+        "/home/me/resnet20.pt",
+        "--data=/data/cifar10",
+        "--cases",
+        "layer1.0",
+        "-o",
+        f"{tmp_path}/a.json",
+    ]
+    document.write(tmp_path / "a.json", "benchmarks.fitting", given, [["blocks"], ["one"]])
+    command = document.read(tmp_path / "a.json").command
+    assert command == "python -m benchmarks.fitting --weights resnet20.pt --data=cifar10 --cases layer1.0 -o a.json"
+
+
+@pytest.mark.parametrize("path", sorted(DOCUMENTS.glob("*.json")), ids=lambda path: path.stem)
+def test_what_is_noted_here_names_no_folder_of_a_machine(path):
+    words = shlex.split(document.read(path).command)
+    assert not [word for word in words if Path(word).is_absolute()]
 
 
 def test_a_run_whose_layers_were_fitted(run, tmp_path):

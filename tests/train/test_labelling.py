@@ -87,6 +87,33 @@ def test_a_few_images_are_refused(images, tmp_path, capsys):
         data.load(str(tmp_path / "few"), 16)
 
 
+def test_what_is_left_out_is_counted_and_hidden_folders_are_not_seen(photos, capsys):
+    assert len(data.load(str(photos), 16).train.labels) == 52
+    assert "left out 1 that are no images by their suffix: .txt 1" in capsys.readouterr().err
+
+
+def test_what_is_done_is_not_labelled_again(photos, weights, tmp_path, capsys):
+    begun(tmp_path / "run", photos, weights)
+    capsys.readouterr()
+    begun(tmp_path / "run", photos, weights)
+    assert "accuracy is agreement" not in capsys.readouterr().err
+
+
+def test_a_network_without_scores_leaves_the_run_to_another(photos, weights, tmp_path, monkeypatch, capsys):
+    (tmp_path / "heads.py").write_text(
+        "from torch import nn\n\n\nclass Two(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.conv = nn.Conv2d(3, 4, 3)\n\n    def forward(self, x):\n"
+        "        return {'boxes': self.conv(x), 'scores': self.conv(x)}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    torch.save({"conv.weight": torch.zeros(4, 3, 3, 3), "conv.bias": torch.zeros(4)}, "heads.pt")
+    given = ("--data", photos, "--size", 16, "--weights", "heads.pt")
+    assert layer_folding("pretrain", "--run", "run", "--model", "heads:Two", *given) == 2
+    assert "the network gives no score for each class" in capsys.readouterr().err
+    begun(tmp_path / "run", photos, weights)
+
+
 def test_a_network_without_scores_gives_no_labels(photos):
     with pytest.raises(InputError, match="gives no score for each class"):
         labelling.labelled(data.load(str(photos), 16), nn.Conv2d(3, 4, 3))
