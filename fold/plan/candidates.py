@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, fx, nn
 
+from layer_folding.errors import InputError
 from layer_folding.fit_choices import Choice, LayerShape
 
 from ..algebra.layers import is_weighted
@@ -88,7 +89,7 @@ def candidates(model: nn.Module, example: Tensor, max_growth: float = MAX_GROWTH
     A merge or a fit may take ``max_growth`` times the multiply-accumulates, not more.
 
     Raises:
-        InputError: the network cannot be traced or does not accept ``example``.
+        InputError: the network cannot be traced, does not accept ``example``, or its outputs depend on no layer.
     """
     return _survey(trace(model, example, share_weights=True), max_growth)[0]
 
@@ -126,6 +127,8 @@ def _layers(region: Region) -> list[str]:
 def _survey(traced: fx.GraphModule, max_growth: float) -> tuple[Candidates, Segments]:
     spans, named = Spans(traced), Segments(traced)
     whole = spans.whole()
+    if not any(map(is_weighted, whole.nodes)):
+        raise InputError("the outputs of the network depend on no layer with weights, so there is nothing to plan")
     of_network = named.apart(whole)
     linear = _read_linearly(traced)
     found = []

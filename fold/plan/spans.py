@@ -109,7 +109,7 @@ class Spans:
         self._order = {node: i for i, node in enumerate(self._nodes)}
         self._stations = stations(traced)
         output = traced.graph.output_node()
-        (*_, given) = output.all_input_nodes
+        given = (output, *output.all_input_nodes)[-1]  # a constant has none
         tensors = (output if isinstance(given.meta.get("shape"), tuple) else given).all_input_nodes
         if tensors != [self._stations[-1]]:  # one tensor in a container is that tensor
             self._stations.append(output)

@@ -203,3 +203,18 @@ def test_what_compares_one_tensor_refuses_several_outputs():
         lf.importance(model, images, labels=torch.zeros(64, dtype=torch.long))
     with pytest.raises(InputError, match="gives a dict, and the loss of a whole plan is measured on one tensor"):
         loss_of(model, images, None)
+
+
+@pytest.mark.parametrize("given", [lambda x: x, lambda x: 3, lambda x: {"size": x.shape[2]}, torch.relu])
+def test_a_network_that_gives_no_value_of_a_layer_is_refused(given):
+    class Unread(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.Sequential(nn.Conv2d(4, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3))
+
+        def forward(self, x):
+            self.layers(x)
+            return given(x)
+
+    with pytest.raises(InputError, match="depend on no layer with weights"):
+        candidates(Unread(), EXAMPLE)
