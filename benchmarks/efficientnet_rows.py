@@ -37,7 +37,7 @@ class Outcome:
     """A network fitted to a plan: the ``choices`` and the ``speedup`` that the plan predicts, and what was measured.
 
     ``depth`` counts weighted layers on the longest path, before and after. ``distilled`` has the layers of ``fitted``
-    with other weights, so that one ``comparison`` of latencies is for both.
+    with other weights, so that one ``comparison`` of latencies is for both; None until all networks are timed.
     """
 
     choices: tuple[str, ...]
@@ -46,7 +46,7 @@ class Outcome:
     original: Kept
     fitted: Kept
     distilled: Kept
-    comparison: Comparison
+    comparison: Comparison | None = None
 
 
 @dataclass(frozen=True)
@@ -79,12 +79,15 @@ def _row(name: str, case: Outcome | Refused) -> list[str]:
     shares = (
         case.original.top1, case.fitted.top1, case.distilled.top1, case.fitted.agreement, case.distilled.agreement,
     )  # fmt: skip
-    low, high = case.comparison.ci95
+    measured = "-"
+    if case.comparison:
+        low, high = case.comparison.ci95
+        measured = f"{case.comparison.speedup:.3f}x [{low:.3f}, {high:.3f}]"
     return [
         name,
         f"{case.depth[0]} => {case.depth[1]}",
         f"{case.speedup:.3f}x",
-        f"{case.comparison.speedup:.3f}x [{low:.3f}, {high:.3f}]",
+        measured,
         *(f"{100 * share:.1f} %" for share in shares),
     ]
 

@@ -19,8 +19,10 @@ from benchmarks.fitting import BLOCKS, peak_bytes
 from benchmarks.measure import Progress
 from layer_folding import command_line, records
 from layer_folding.argument_types import positive_count
+from layer_folding.fit_choices import Choice
 from layer_folding.fold import fit
 from layer_folding.fold.model_names import build
+from layer_folding.fold.plan.fit_importances import fit_losses
 from layer_folding.fold.reporting import table
 
 EXAMPLE = """\
@@ -60,18 +62,20 @@ CASES: Mapping[str, Case] = {
 class Cost:
     """What one fit took: ``seconds`` without and with tuning, and the most memory that the process had.
 
-    PyTorch itself and the images count.
+    PyTorch itself and the images count. ``alone_seconds`` is the time in which each block is fitted alone, and what the
+    network loses by it is measured, as `lf.importance` does.
     """
 
     blocks: int
     images: int
     seconds: float
     tuned_seconds: float
+    alone_seconds: float
     peak_bytes: int
 
 
 def measure(case: Case, images: int) -> Cost:
-    """Fit every block of ``case`` to random images, without and with tuning."""
+    """Fit every block of ``case`` to random images: together, without and with tuning, and each alone."""
     torch.manual_seed(0)
     model = build(case.spec, {"num_classes": 10}).eval()
     drawn = torch.randn(images, 3, case.pixels, case.pixels)
@@ -80,13 +84,17 @@ def measure(case: Case, images: int) -> Cost:
         start = time.perf_counter()
         fit(model, drawn, dict.fromkeys(case.blocks, 3), tuned=tuned, force=True)
         seconds.append(time.perf_counter() - start)
+    start = time.perf_counter()
+    for _ in fit_losses(model, drawn, None, [Choice(block, 3) for block in case.blocks]):
+        pass
+    seconds.append(time.perf_counter() - start)
     return Cost(len(case.blocks), images, *seconds, peak_bytes())
 
 
 def run(name: str, images: int | None, progress: Progress) -> Cost:
     """`measure` the case ``name`` in a process of its own, with its own number of images unless ``images`` is given."""
     case = CASES[name]
-    progress(f"{name}: {len(case.blocks)} blocks, fitted without and with tuning")
+    progress(f"{name}: {len(case.blocks)} blocks, fitted without and with tuning, and each alone")
     with ProcessPoolExecutor(1, get_context("spawn")) as process:
         cost = process.submit(measure, case, images or case.images).result()
     progress("")
@@ -95,7 +103,7 @@ def run(name: str, images: int | None, progress: Progress) -> Cost:
 
 def rows(costs: Mapping[str, Cost]) -> list[list[str]]:
     """A header and a row for each network."""
-    header = ["network", "blocks", "images", "seconds", "seconds, tuned", "peak memory"]
+    header = ["network", "blocks", "images", "seconds", "seconds, tuned", "seconds, each alone", "peak memory"]
     return [
         header,
         *(
@@ -105,6 +113,7 @@ def rows(costs: Mapping[str, Cost]) -> list[list[str]]:
                 str(cost.images),
                 f"{cost.seconds:.1f}",
                 f"{cost.tuned_seconds:.1f}",
+                f"{cost.alone_seconds:.1f}",
                 f"{cost.peak_bytes / 2**20:.0f} MiB",
             ]
             for name, cost in costs.items()

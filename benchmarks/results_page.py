@@ -53,7 +53,8 @@ the same layers, so the speed-up is that of both: interleaved, batch 1, one thre
         "What a fit costs",
         """\
 Every block becomes one 3x3, with random weights and images. *Seconds* is the time without the last step of `lf.fit`,
-*tuned* the time with it. Peak memory is that of the whole process.""",
+*tuned* the time with it. *Each alone* is the time in which `lf.importance` tries all of them, one at a time. Peak
+memory is that of the whole process.""",
     ),
     "benchmarks.paper": Section(
         "The paper's code beside ours",

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 
 import torch
 from torch import Tensor, fx, nn
@@ -26,30 +26,24 @@ from .moments import Moments, Positions, extents_of, rows, unknowns
 from .parts import Part, axes_in
 from .placing import FittedWeights
 from .ridge import output_statistics, solve
-from .running import Running
+from .sides import Sides
 
 RIDGE = 1e-3  # of the mean variance of an input
+# What a fitted layer reads: the anchor, what stands before the layer, and its geometry but for the outputs.
+Grams = dict[tuple[fx.Node, tuple[fx.Node, ...], Geometry], Tensor]
+
 PER_UNKNOWN = 100  # positions for each unknown of an output; more are not sampled
 ROUNDS = 2
 
 
-@dataclass(frozen=True)
-class Sides:
-    """The two networks: which node of the ``original`` is which in the one as ``changed`` so far.
-
-    The first ``fitted`` batches of images are fitted on, the others are held out.
-    """
-
-    original: Running
-    changed: Running
-    nodes: Mapping[fx.Node, fx.Node]
-    fitted: int
-
-
-def fit_layer(sides: Sides, part: Part, flat: tuple[float, float]) -> FittedWeights:
+def fit_layer(sides: Sides, part: Part, flat: tuple[float, float], grams: Grams | None = None) -> FittedWeights:
     """The layer for ``part`` with the least error; runs both networks up to it.
 
-    ``flat``: what reads the output is constant below and above these (`flat_beyond`).
+    Args:
+        sides: both networks, not beyond the anchor of ``part``.
+        part: what is fitted.
+        flat: what reads the output is constant below and above these (`flat_beyond`).
+        grams: products of inputs from earlier fits, with the same values at their anchors; this fit's come to them.
 
     Raises:
         InputError: a value is not finite.
@@ -60,8 +54,15 @@ def fit_layer(sides: Sides, part: Part, flat: tuple[float, float]) -> FittedWeig
         sides.changed.to(sides.nodes[term])
     geometry, prior = _start(part, maps)
     moments = Moments(geometry, prior.weight.device)
+    inputs = (part.region.anchor, part.region.before, replace(geometry, out_channels=geometry.groups))
+    if grams is not None and part.crop and inputs in grams:
+        moments.gram, add = grams[inputs], moments.add_targets
+    else:
+        add = moments.add
     for seen, target, skip in _samples(sides, part, geometry):
-        moments.add(seen, target - skip)
+        add(seen, target - skip)
+    if grams is not None and part.crop:
+        grams[inputs] = moments.gram
     if not (moments.gram.isfinite().all() and moments.cross.isfinite().all()):
         raise InputError(
             f"{part.choice.names}: the network gives values there that are not finite on these images; check "

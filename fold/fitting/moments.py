@@ -17,6 +17,8 @@ from torch import Tensor
 
 from ..algebra.geometry import Geometry
 
+_BLOCK = 512  # rows of a product that is symmetric, computed at a time: what lies left of the diagonal is not computed
+
 
 def unknowns(geometry: Geometry) -> int:
     """Weights and bias of one output channel."""
@@ -88,12 +90,20 @@ class Moments:
     def add(self, seen: Tensor, target: Tensor) -> None:
         """Take in what some positions see, `[groups, positions, n - 1]`, and their targets, `[positions, out]`."""
         extended = F.pad(seen, (0, 1), value=1.0)
-        self.gram.baddbmm_(extended.transpose(1, 2), extended)
+        self._add_inputs(extended)
         self._add_targets(extended, target)
 
     def add_targets(self, seen: Tensor, target: Tensor) -> None:
         """As `add`, of positions whose inputs have been taken in before."""
         self._add_targets(F.pad(seen, (0, 1), value=1.0), target)
+
+    def _add_inputs(self, extended: Tensor) -> None:
+        n = extended.shape[2]
+        for low in range(0, n, _BLOCK):
+            high = min(low + _BLOCK, n)
+            product = extended[..., low:high].transpose(1, 2) @ extended[..., low:]
+            self.gram[:, low:high, low:] += product
+            self.gram[:, high:, low:high] += product[..., high - low :].transpose(1, 2)
 
     def _add_targets(self, extended: Tensor, target: Tensor) -> None:
         by_group = target.unflatten(1, (self.geometry.groups, -1)).transpose(0, 1)

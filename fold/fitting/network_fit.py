@@ -5,30 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
-from layer_folding.errors import CheckError, InputError
+from layer_folding.errors import InputError
 from layer_folding.fit_choices import Choice, LayerShape, refuse_additions
 from layer_folding.plans import Plan
 from layer_folding.recipes import FitRecord
 
 from ..graph.noted_fits import note_fits
 from ..graph.tracing import Activation, trace
-from .divergences import RelativeError, tensors_of
-from .layer_fit import Sides, fit_layer, flat_beyond
-from .parts import Part, find_parts
-from .placing import FittedWeights, Placed, fill, place, twin
-from .running import Running
+from .layer_fit import fit_layer, flat_beyond
+from .parts import find_parts
+from .placing import FittedWeights, Placed
+from .sides import Sides, outputs_of, put, require_close, start
 from .tuning import Outputs, distil, divergence_of, tune
-from .validity import require_images, split
+from .validity import require_enough, require_images, require_outputs, split
 
 # Fits the layer of a choice by calling what it is given, or knows the layer from an earlier fit that was interrupted.
 Solve = Callable[[Choice, Callable[[], FittedWeights]], FittedWeights]
-
-_BATCH_BYTES = 2**26  # of the largest value of a batch
 
 
 @dataclass(frozen=True)
@@ -132,28 +128,34 @@ def fit(
     modes = {name: module.training for name, module in traced.named_modules()}
     traced.eval()
     parts = find_parts(traced, wanted)
-    require_images(traced, images, parts)
-    _require_outputs(traced, images[:1])
-    changed, nodes = twin(traced)
-    sides = _sides(traced, changed, nodes, images, parts)
+    for part in parts:
+        require_enough(images, part)
+    require_images(traced, images)
+    require_outputs(traced, images[:1])
+    running, fitted = start(traced, images)
+    running.to(parts[0].region.anchor)
+    sides = Sides.of(running, fitted)
+    changed = sides.changed.traced
     removed = {node for part in parts for node in part.region.removed}
-    fits = []
+    placed: list[Placed] = []
+    layers: list[FittedLayer] = []
     for number, part in enumerate(parts, start=1):
         progress(f"layer {number} of {len(parts)}: {part.choice}")
         weights = solve(part.choice, partial(fit_layer, sides, part, flat_beyond(part, removed)))
-        fits.append(_place(sides, nodes, part, weights))
-        _require_close(fits[-1][1], force=force)
-    for node in traced.graph.output_node().all_input_nodes:
-        sides.original.to(node)
-    expected = [_outputs(traced, values) for values in sides.original.batches]
+        stands, error = put(sides, part, weights)
+        if not force:
+            require_close(part.choice, error)
+        placed.append(stands)
+        layers.append(FittedLayer(part.choice.activations, part.choice.shape, part.layers, stands.name, error))
+    expected = outputs_of(running)
     seen, held_out = (
         Outputs(some, tuple(map(torch.cat, zip(*outputs, strict=True))))
-        for some, outputs in zip(split(images), (expected[: sides.fitted], expected[sides.fitted :]), strict=True)
+        for some, outputs in zip(split(images), (expected[:fitted], expected[fitted:]), strict=True)
     )
     batch = len(expected[0][0])
-    del sides  # the values of both networks, before tuning needs memory
+    del sides, running  # the values of both networks, before tuning needs memory
     if tuned:
-        tune(changed, [placed for placed, _ in fits], seen, held_out, batch, progress)
+        tune(changed, placed, seen, held_out, batch, progress)
     before = None
     if epochs:
         before = _distance(changed, held_out, batch)
@@ -162,9 +164,8 @@ def fit(
     for name, module in changed.named_modules():
         module.training = modes.get(name, modes[""])
     progress("")
-    layers = tuple(layer for _, layer in fits)
     note_fits(changed, tuple(map(_record, layers)))
-    return FitResult(changed, layers, reached.divergence, reached.agreement, before)
+    return FitResult(changed, tuple(layers), reached.divergence, reached.agreement, before)
 
 
 def _distance(changed: nn.Module, outputs: Outputs, batch: int) -> Distance:
@@ -185,56 +186,3 @@ def _wanted(choices: Mapping[str | tuple[str, ...], LayerShape] | Plan) -> list[
     if not choices.choices:
         raise InputError("the plan is to fold nothing; keep the original network, or plan for another budget or device")
     return list(choices.choices)
-
-
-def _require_outputs(traced: fx.GraphModule, image: Tensor) -> None:
-    with torch.no_grad():
-        outputs = tensors_of(traced(image))
-    if not outputs or any(len(values) != len(image) for values in outputs):
-        raise InputError("the network does not give tensors with an axis for the batch; fit the part of it that does")
-
-
-def _outputs(traced: fx.GraphModule, values: dict[fx.Node, Any]) -> tuple[Tensor, ...]:
-    """What the network gives, as tensors, where ``values`` are those of its nodes."""
-    return tensors_of(fx.node.map_arg(traced.graph.output_node().args[0], values.__getitem__))
-
-
-def _sides(
-    traced: fx.GraphModule, changed: fx.GraphModule, nodes: dict[fx.Node, fx.Node], images: Tensor, parts: list[Part]
-) -> Sides:
-    """Both networks, run up to the first part."""
-    largest = max(torch.Size(node.meta["shape"] or ()).numel() for node in traced.graph.nodes)
-    batch = max(1, min(64, _BATCH_BYTES // (largest * images.element_size())))
-    fitted, held_out = (list(some.split(batch)) for some in split(images))
-    original = Running.of(traced, [*fitted, *held_out])
-    original.to(parts[0].region.anchor)
-    return Sides(original, original.fork(changed, nodes), nodes, len(fitted))
-
-
-def _place(
-    sides: Sides, nodes: dict[fx.Node, fx.Node], part: Part, weights: FittedWeights
-) -> tuple[Placed, FittedLayer]:
-    """Put a layer with ``weights`` in the place of ``part``, and run both networks up to what it gives."""
-    output = part.region.output
-    sides.original.to(output)
-    sides.changed.forget([nodes[node] for node in part.replaced])
-    placed = place(sides.changed.traced, nodes, part)
-    fill(sides.changed.traced, placed, weights)
-    sides.changed.to(nodes[output])
-    error = RelativeError(part.merged.axes)
-    for original, values in _held_out(sides):
-        error.add(original[output], values[nodes[output]])
-    return placed, FittedLayer(part.choice.activations, part.choice.shape, part.layers, placed.name, error.value)
-
-
-def _require_close(layer: FittedLayer, *, force: bool) -> None:
-    if not layer.error <= 1 and not force:
-        raise CheckError(
-            f"{' '.join(layer.activations)}: fitted with shape {layer.shape!r}, the error is {layer.error:.2f} times "
-            "that of a constant; leave it out, give a larger shape, or force it"
-        )
-
-
-def _held_out(sides: Sides) -> list[tuple[dict[fx.Node, Any], dict[fx.Node, Any]]]:
-    """The values of both networks for each batch that is not fitted on."""
-    return list(zip(sides.original.batches, sides.changed.batches, strict=True))[sides.fitted :]

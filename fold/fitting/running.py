@@ -32,6 +32,10 @@ class Running:
         batches = [{nodes[node]: value for node, value in values.items()} for values in self.batches]
         return Running(traced, batches, {nodes[node] for node in self._done})
 
+    def behind(self, first: int) -> Running:
+        """The same network for the batches from number ``first`` on, as far as this one has run."""
+        return Running(self.traced, self.batches[first:], set(self._done))
+
     @torch.no_grad()
     def until(self, end: fx.Node, keep: Collection[fx.Node] = ()) -> Iterator[Mapping[fx.Node, Any]]:
         """Run up to ``end``, one batch after the other; gives the values of each when it is there.

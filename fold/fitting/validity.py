@@ -12,6 +12,7 @@ from layer_folding.errors import InputError
 
 from ..algebra.layers import BATCH_NORMS
 from ..graph.nodes import module_of, shape_of, target_of
+from .divergences import tensors_of
 from .moments import unknowns
 from .parts import Part
 from .running import Running
@@ -28,27 +29,38 @@ def split(images: Tensor) -> tuple[Tensor, Tensor]:
     return images[~held_out], images[held_out]
 
 
-def require_images(traced: fx.GraphModule, images: Tensor, parts: list[Part]) -> None:
-    """Raise InputError where ``images`` are too few for what is fitted, or not what the network was trained on."""
+def require_images(traced: fx.GraphModule, images: Tensor) -> None:
+    """Raise InputError where ``images`` are not what the network was trained on."""
     if not images.isfinite().all():
         raise InputError("images: some pixels are not finite; leave these images out")
-    for part in parts:
-        geometry = part.crop.geometry if part.crop else None
-        count = unknowns(geometry) if geometry else 2
-        if count > MOST_UNKNOWNS:
-            raise InputError(
-                f"{part.choice.names}: each output has {count} unknowns, and the normal equations of more than "
-                f"{MOST_UNKNOWNS} take too much memory; give a smaller shape"
-            )
-        shape = shape_of(part.region.output)
-        pixels = math.prod(shape[2:] if part.merged.axes else shape[1:-1])
-        needed = math.ceil(math.ceil(_PER_UNKNOWN * count / pixels) * HELD_OUT / (HELD_OUT - 1)) + 1
-        if len(images) < needed:
-            raise InputError(
-                f"{part.choice.names}: {len(images)} images are too few for the {count} unknowns of each output; give "
-                f"at least {needed}, or a smaller shape"
-            )
     _require_usual_statistics(traced, images[: 4 * HELD_OUT])
+
+
+def require_enough(images: Tensor, part: Part) -> None:
+    """Raise InputError where ``images`` are too few for ``part``, or where it has too many unknowns for the memory."""
+    geometry = part.crop.geometry if part.crop else None
+    count = unknowns(geometry) if geometry else 2
+    if count > MOST_UNKNOWNS:
+        raise InputError(
+            f"{part.choice.names}: each output has {count} unknowns, and the normal equations of more than "
+            f"{MOST_UNKNOWNS} take too much memory; give a smaller shape"
+        )
+    shape = shape_of(part.region.output)
+    pixels = math.prod(shape[2:] if part.merged.axes else shape[1:-1])
+    needed = math.ceil(math.ceil(_PER_UNKNOWN * count / pixels) * HELD_OUT / (HELD_OUT - 1)) + 1
+    if len(images) < needed:
+        raise InputError(
+            f"{part.choice.names}: {len(images)} images are too few for the {count} unknowns of each output; give "
+            f"at least {needed}, or a smaller shape"
+        )
+
+
+@torch.no_grad()
+def require_outputs(traced: fx.GraphModule, image: Tensor) -> None:
+    """Raise InputError where the network gives nothing for one ``image`` that could be compared."""
+    outputs = tensors_of(traced(image))
+    if not outputs or any(len(values) != len(image) for values in outputs):
+        raise InputError("the network does not give tensors with an axis for the batch; fit the part of it that does")
 
 
 def _require_usual_statistics(traced: fx.GraphModule, images: Tensor) -> None:

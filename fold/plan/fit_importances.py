@@ -14,11 +14,12 @@ from layer_folding.fit_choices import Choice
 from layer_folding.importance_tables import Importance
 from layer_folding.latency_tables import Table
 
-from ..fitting.divergences import measure_of, tensors_of
-from ..fitting.network_fit import fit
+from ..fitting.alone import Alone, OutputBatches
+from ..fitting.divergences import Divergence, measure_of, tensors_of
 from ..fitting.validity import split
+from ..graph.tracing import trace
 from .candidates import Candidate, candidates
-from .importances import cross_entropy, more
+from .importances import cross_entropy_of, more
 from .offers import offers
 
 DIVERGENCE, CROSS_ENTROPY = "KL divergence", "cross entropy"
@@ -124,17 +125,39 @@ def choices_of(found: Iterable[Candidate], table: Table | None) -> list[Choice]:
 
 
 def fit_losses(model: nn.Module, images: Tensor, labels: Tensor | None, choices: Iterable[Choice]) -> Iterator[FitLoss]:
-    """The loss of each of ``choices``, one after the other; other arguments as of `importance`."""
-    held_out = None if labels is None else (split(images)[1], split(labels)[1])
-    before = cross_entropy(copy.deepcopy(model).eval(), *held_out) if held_out else 0.0
-    for choice in choices:
-        try:
-            fitted = fit(model, images, {choice.activations: choice.shape}, tuned=False)
-            loses = cross_entropy(fitted.model.eval(), *held_out) if held_out else fitted.divergence
-        except (InputError, CheckError) as error:
-            yield FitLoss(choice, None, str(error))
-        else:
-            yield FitLoss(choice, more(loses, before))
+    """The loss of each of ``choices``, from the input of the network to its output; other arguments as `importance`."""
+    alone = Alone(trace(model, images[:1]).eval(), images)
+    loss = _divergence_from(alone.expected) if labels is None else _increase_from(alone.expected, split(labels)[1])
+    for fitted in alone.each(choices):
+        refused, loses = fitted.refused, None
+        if fitted.outputs is not None:
+            try:
+                loses = loss(fitted.outputs)
+            except CheckError as error:
+                refused = str(error)
+        yield FitLoss(fitted.choice, loses, refused)
+
+
+def _divergence_from(expected: OutputBatches) -> Callable[[OutputBatches], float]:
+    measure = measure_of(tuple(map(torch.cat, zip(*expected, strict=True))))
+
+    def loss(outputs: OutputBatches) -> float:
+        total = Divergence(measure)
+        for before, after in zip(expected, outputs, strict=True):
+            total.add(before, after)
+        return more(total.mean, 0.0)
+
+    return loss
+
+
+def _increase_from(expected: OutputBatches, labels: Tensor) -> Callable[[OutputBatches], float]:
+    classes = labels.split(len(expected[0][0]))
+
+    def loss(outputs: OutputBatches) -> float:
+        return cross_entropy_of((scores for scores, *_ in outputs), classes)
+
+    before = loss(expected)
+    return lambda outputs: more(loss(outputs), before)
 
 
 def require_some(losses: Sequence[FitLoss]) -> None:

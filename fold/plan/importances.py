@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -89,8 +89,12 @@ def cross_entropy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
 
     Raises CheckError where the result is no number.
     """
-    batches = zip(images.split(BATCH), labels.split(BATCH), strict=True)
-    total = sum(F.cross_entropy(model(x), y, reduction="sum").item() for x, y in batches)
+    return cross_entropy_of((model(x) for x in images.split(BATCH)), labels.split(BATCH))
+
+
+def cross_entropy_of(scores: Iterable[Tensor], labels: Sequence[Tensor]) -> float:
+    """As `cross_entropy`, of ``scores`` `[N, classes]` and their ``labels``, batch by batch."""
+    total = sum(F.cross_entropy(x, y, reduction="sum").item() for x, y in zip(scores, labels, strict=True))
     if not math.isfinite(total):
         raise CheckError(f"the network's cross entropy on these images is {total}; check its weights and the images")
-    return total / len(labels)
+    return total / sum(map(len, labels))
