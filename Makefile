@@ -82,9 +82,9 @@ help: ## list the targets and variables
 setup: $(READY) ## make .venv with all dependencies (the other targets do this by themselves)
 
 $(READY): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "error: $(PYTHON) is older than Python 3.10; give another one, PYTHON=python3.11")'
+	@$(call quote,$(PYTHON)) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "error: " + sys.executable + " is older than Python 3.10; give another one, PYTHON=python3.11")'
 	@echo "setting up $(VENV): PyTorch and the rest, a few minutes and a few GB on a fresh machine" >&2
-	@$(PYTHON) -m venv $(VENV)
+	@$(call quote,$(PYTHON)) -m venv $(VENV)
 	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
@@ -142,8 +142,8 @@ lint: $(READY) types ## style, format and types
 TYPES := .cache/types/layer_folding
 types: $(READY)
 	@rm -rf $(TYPES) && mkdir -p $(TYPES)
-	@ln -s $(CURDIR)/layer_folding/* $(addprefix $(CURDIR)/,train fold export trt_bench report) $(TYPES)/
-	@cd $(TYPES)/.. && $(CURDIR)/$(PY) -m mypy --config-file $(CURDIR)/pyproject.toml -p layer_folding
+	@here=$$PWD && ln -s "$$here"/layer_folding/* $(foreach one,train fold export trt_bench report,"$$here"/$(one)) $(TYPES)/ && \
+	  cd $(TYPES)/.. && "$$here"/$(PY) -m mypy --config-file "$$here"/pyproject.toml -p layer_folding
 
 pretrain: $(READY) ## train MODEL on DATA, or take its WEIGHTS
 	@test -z '$(given)' -a -e $(call run,/original.safetensors) || \
@@ -203,7 +203,7 @@ ifdef BOARD
 	@tar -cf - --exclude=__pycache__ layer_folding trt_bench | ssh -- $(call quote,$(BOARD)) 'd=$$(mktemp -d) && tar -xf - -C "$$d" && cd "$$d" && \
 	  /usr/bin/python3 -m trt_bench.jetson_setup; code=$$?; rm -rf "$$d"; exit $$code'
 else
-	@$(PYTHON) -m trt_bench.jetson_setup
+	@$(call quote,$(PYTHON)) -m trt_bench.jetson_setup
 endif
 
 clean: ## remove .venv and caches, not runs/

@@ -18,7 +18,7 @@ from layer_folding.errors import CheckError, InputError
 from layer_folding.evalset import EvalSet, read_evalset
 from layer_folding.fold.checkpoints import load
 from layer_folding.fold.networks import add_trust
-from layer_folding.outputs import NETWORK, SENSITIVITIES, output_file
+from layer_folding.outputs import NETWORK, PICTURE, SENSITIVITIES, output_file
 from layer_folding.subcommands import Command
 
 from . import onnx_metadata, segment_files, sensitivity_results
@@ -223,14 +223,15 @@ def _sensitivity(options: argparse.Namespace) -> None:
     need("sensitivity", "matplotlib")
     path: Path = options.network
     target = output_file("-o", options.output or path.with_name(f"{path.stem}.sensitivity.csv"), SENSITIVITIES, [path])
+    picture = output_file("-o", target.with_suffix(".png"), PICTURE)
     data = options.data or path.with_name("calib.npz")
     calibration = read_calibration(data, options.method, options.images, options.seed, "--data")
     source = _open(path, options, None)
     _check_shape(source.simple, calibration.images.shape[1:])
     found = sensitivity(source.simple, calibration, progress)
     sensitivity_results.write_csv(target, found)
-    sensitivity_results.draw(target.with_suffix(".png"), found, path.name)
-    print(f"{sensitivity_results.as_text(found)}\nwrote {target} and {target.with_suffix('.png')}")
+    sensitivity_results.draw(picture, found, path.name)
+    print(f"{sensitivity_results.as_text(found)}\nwrote {target} and {picture}")
 
 
 COMMANDS = (

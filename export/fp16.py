@@ -38,6 +38,10 @@ def halved(model: onnx.ModelProto, keep: Collection[str] = ()) -> onnx.ModelProt
     """``model`` with float16 in the place of float32, as `to_fp16`; what is quantised stays so, with float16 scales."""
     copied = onnx.ModelProto()
     copied.CopyFrom(model)  # the converter works in place
+    inputs = {entry.name for entry in copied.graph.input}
+    computed = [entry for entry in copied.graph.output if entry.name not in inputs]
+    del copied.graph.output[:]
+    copied.graph.output.extend(computed)  # the converter would cast an input that is an output, too, from nothing
     names = [node.name for node in model.graph.node if node.name in keep] + _name_constant_outputs(copied.graph)
     operators = [*DEFAULT_OP_BLOCK_LIST, *(name for name in keep if name not in names)]
     converted = convert_float_to_float16(
@@ -46,6 +50,10 @@ def halved(model: onnx.ModelProto, keep: Collection[str] = ()) -> onnx.ModelProt
     graph = gs.import_onnx(converted).toposort()  # it appends its casts
     _join_casts(graph)
     result = gs.export_onnx(graph.cleanup())
+    found = {entry.name: entry for entry in (*result.graph.input, *result.graph.output)}
+    outputs = [found[entry.name] for entry in model.graph.output]
+    del result.graph.output[:]
+    result.graph.output.extend(outputs)
     for entry in model.metadata_props:
         result.metadata_props.add(key=entry.key, value=entry.value)
     return result

@@ -2,7 +2,6 @@
 
 import ast
 import contextlib
-import copy
 import io
 import logging
 import re
@@ -15,6 +14,8 @@ from torch import nn
 
 from layer_folding.errors import CheckError, InputError
 from layer_folding.fold.graph.baked import SizeCheck
+from layer_folding.fold.graph.foreign import require_unwrapped
+from layer_folding.fold.graph.preparing import private_copy
 
 from .network_outputs import return_flat
 from .opsets import step_down
@@ -37,7 +38,8 @@ def lower(
     and ``CheckError`` where the exporter produced an opset that is not ``opset``.
     """
     # strides of the weights or of the example would become operators, such as Range and Gather for a pooling
-    model = copy.deepcopy(model).cpu().eval().to(memory_format=torch.contiguous_format)
+    require_unwrapped(model)
+    model = private_copy(model, share_weights=False).cpu().to(memory_format=torch.contiguous_format)
     if sum(t.numel() * t.element_size() for t in model.state_dict().values()) >= _PROTOBUF_LIMIT:
         raise InputError("the weights exceed 2 GB, more than one ONNX file can hold; export a smaller model")
     dimensions = {0: torch.export.Dim("batch")} if batch is None else {}

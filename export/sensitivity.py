@@ -89,10 +89,12 @@ def _shown(images: np.ndarray) -> np.ndarray:
 
 
 def _relative(expected: Sequence[np.ndarray], actual: Sequence[np.ndarray]) -> float:
-    pairs = [(a.astype(np.float64), b.astype(np.float64)) for a, b in zip(expected, actual, strict=True)]
-    error, size = (
-        sum(float(np.square(x).sum()) for x in each) for each in ([b - a for a, b in pairs], [a for a, _ in pairs])
-    )
+    """The largest relative difference of an output: each counts by its own size, such as scores beside boxes."""
+    return max(_relative_output(*map(np.float64, pair)) for pair in zip(expected, actual, strict=True))
+
+
+def _relative_output(expected: np.ndarray, actual: np.ndarray) -> float:
+    error, size = (float(np.square(x).sum()) for x in (actual - expected, expected))
     if not np.isfinite(error) or not np.isfinite(size):
         raise CheckError("int8: an output is not finite on the calibration images; check those")
     return float(np.sqrt(error / size)) if size else float(error > 0)

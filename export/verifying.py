@@ -1,7 +1,6 @@
 """Does the ONNX file compute what the original network computes?"""
 
 import contextlib
-import copy
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from torch import nn
 
 from layer_folding.errors import CheckError, InputError
 from layer_folding.evalset import EvalSet
+from layer_folding.fold.graph.preparing import private_copy
 
 from .differences import Difference, Output, worst
 from .network_outputs import tensors_of
@@ -157,7 +157,7 @@ def _batches(
 def _function(network: Network) -> Callable[[list[np.ndarray]], list[np.ndarray]]:
     if not isinstance(network, nn.Module):
         return _onnx_function(open_session(network))
-    model = copy.deepcopy(network).cpu().eval()
+    model = private_copy(network, share_weights=False).cpu()
 
     def run(inputs: list[np.ndarray]) -> list[np.ndarray]:
         with torch.no_grad():

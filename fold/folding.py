@@ -13,7 +13,7 @@ from layer_folding.errors import InputError
 
 from .algebra.layers import BATCH_NORMS, DROPOUTS
 from .graph.comparing import relative
-from .graph.foreign import branch_dropouts
+from .graph.foreign import branch_dropouts, require_unwrapped
 from .graph.nodes import random_like, target_of
 from .graph.tracing import Activation, trace
 from .merge.checking import compose_checked, require, require_finite
@@ -95,6 +95,7 @@ def fold(model: nn.Module, example: Tensor, *, average_pooling: bool = False) ->
         CheckError: a merged layer differs from what it replaces by more than 1e-9 (relative, float64), or the output
             is not finite.
     """
+    require_unwrapped(model)
     for name, module in model.named_modules():
         if module.training and (module is model or isinstance(module, (*BATCH_NORMS, *DROPOUTS, *branch_dropouts()))):
             what = f"layer {name}" if name else "the network"

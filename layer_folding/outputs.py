@@ -24,10 +24,12 @@ IMPORTANCE_TABLE = Kind("table of importances", ".csv", rb"activations,")
 SENSITIVITIES = Kind("table of sensitivities", ".csv", rb"layer,alone")
 SPLITS = Kind("table of splits", ".csv", rb"id,st,end,time")
 BENCH = Kind("bench.json", ".json", rb'\{\s*"schema": \d+,\s*"runtime"')
-PAGE = Kind("page", ".html", rb"(?i)<!doctype html>")
+PLAN = Kind("plan.json", ".json", rb'\{\s*"schema": \d+,\s*"conditions"')
+PAGE = Kind("page of layer-folding", ".html", rb"(?is)<!doctype html>.*<title>[^<]* \xc2\xb7 layer-folding</title>")
+PICTURE = Kind("picture of layer-folding", ".png", rb"(?s)\x89PNG.*tEXtSoftware\x00Matplotlib")
 NETWORK = Kind("ONNX network", ".onnx")
 ENGINE = Kind("engine", ".engine")
-_LONGEST_BEGIN = 200  # bytes
+_LONGEST_BEGIN = 1000  # bytes
 
 
 def output_file(option: str, path: str | Path, kind: Kind, inputs: Iterable[str | Path] = ()) -> Path:

@@ -1,6 +1,6 @@
 """The charts of a run: accuracy by step, gates by epoch, latency samples."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TypeVar
 
 import matplotlib
@@ -46,8 +46,11 @@ def accuracies(steps: dict[str, float]) -> Markup:
         return inline(drawn, "accuracies", "accuracy in % after each step")
 
 
-def gates(epochs: list[Epoch], threshold: float) -> Markup:
-    """How far each gate was open after each epoch that is `shown`, 0 to 1, above accuracy with the same epochs."""
+def gates(epochs: list[Epoch], threshold: float, kept: Collection[str] = ()) -> Markup:
+    """How far each gate was open after each epoch that is `shown`, 0 to 1, above accuracy with the same epochs.
+
+    ``kept`` are open gates whose activation stays.
+    """
     names = list(dict.fromkeys(name for epoch in epochs for name in epoch.gates))
     columns = shown(epochs)
     titles = {}
@@ -64,7 +67,7 @@ def gates(epochs: list[Epoch], threshold: float) -> Markup:
         for row, name in enumerate(names):
             last = columns[-1].gates.get(name, 0.0)
             color = INK if last >= threshold else MUTED
-            text = f"{last:.2f}{'  open' if last >= threshold else ''}"
+            text = f"{last:.2f}{'  stays' if name in kept else '  open' if last >= threshold else ''}"
             cells.text(len(columns) - 0.4, row, text, va="center", fontsize=9, color=color)
         cells.set_yticks(range(len(names)), [short(name) for name in names], fontsize=9)
         cells.set(xlim=(-0.5, len(columns) - 0.5), ylim=(len(names) - 0.5, -0.5))

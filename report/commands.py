@@ -24,24 +24,24 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
-    if options.output:
-        output_file("-o", options.output, PAGE)
     write_pages(list(dict.fromkeys(options.runs)), options.output)
 
 
 def write_pages(folders: list[Path], output: Path | None) -> None:
     """Write the page of each run folder; of several, the index as well. Print the paths of the pages.
 
-    ``output`` is the page of one run, or the index of several. Raises InputError for a folder that is damaged.
+    ``output`` is the page of one run, or the index of several. Raises InputError for a folder that is damaged, and
+    where something else has the name of the output.
     """
     runs = [run_folder.run(folder) for folder in folders]  # all of them first: a damaged one leaves no half of an index
+    output = output or (folders[0] / "report.html" if len(folders) == 1 else Path("frontier.html"))
+    output_file("-o", output, PAGE)
     if len(runs) == 1:
-        _write(output or folders[0] / "report.html", page.render(runs[0]))
+        _write(output, page.render(runs[0]))
         return
     for run in runs:
         _write(run.folder / "report.html", page.render(run))
-    index = output or Path("frontier.html")
-    _write(index, runs_frontier.render(runs, index.parent))
+    _write(output, runs_frontier.render(runs, output.parent))
 
 
 def _write(path: Path, text: str) -> None:

@@ -243,9 +243,10 @@ def _accuracy(run: Run) -> _Accuracy | None:
 
 @dataclass(frozen=True)
 class _Gates:
-    """The section on gates: how many are open of all, how many epochs are shown of all."""
+    """The section on gates: how many are open of all, and ``kept`` of these; how many epochs are shown of all."""
 
     opened: int
+    kept: int
     all: int
     epochs: int
     shown: int
@@ -259,8 +260,9 @@ def _gates(run: Run) -> _Gates | None:
         return None
     last = epochs[-1].gates
     opened = sum(alpha >= run.threshold for alpha in last.values())
-    chart = charts.gates(epochs, run.threshold)
-    return _Gates(opened, len(last), len(epochs), len(charts.shown(epochs)), run.threshold, chart)
+    kept = [name for name in (run.fold.kept if run.fold else ()) if name in last]
+    chart = charts.gates(epochs, run.threshold, kept)
+    return _Gates(opened, len(kept), len(last), len(epochs), len(charts.shown(epochs)), run.threshold, chart)
 
 
 @dataclass(frozen=True)

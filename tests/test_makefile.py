@@ -120,6 +120,25 @@ def test_a_value_is_one_word_whatever_is_in_it(words, tmp_path, name):
     assert words("report", f"RUN={run}") == [["-m", "report", f"{run}"]]
 
 
+def test_a_python_and_a_checkout_may_have_a_space_in_their_name(tmp_path):
+    python, checkout, noted = tmp_path / "my python's", tmp_path / "it is", tmp_path / "noted"
+    for folder in (*("layer_folding", "train", "fold", "export", "trt_bench", "report"), ".venv"):
+        (checkout / folder).mkdir(parents=True)
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        (checkout / name).write_bytes((ROOT / name).read_bytes())
+    (checkout / "layer_folding" / "files.py").touch()
+    for script, name in ((python, "given"), (checkout / "py", "made")):
+        script.write_text(f"#!/bin/sh\necho {name} \"$@\" >>'{noted}'\n")
+        script.chmod(0o755)
+    made = ["make", f"PYTHON={python}", "PY=./py", "jetson-setup", ".venv/.ready", "types"]
+    subprocess.run(made, cwd=checkout, check=True, capture_output=True)
+    lines = noted.read_text().splitlines()
+    assert lines[0] == "given -m trt_bench.jetson_setup" and lines[2] == "given -m venv .venv"
+    assert lines[-1] == f"made -m mypy --config-file {checkout}/pyproject.toml -p layer_folding"
+    assert (checkout / ".cache" / "types" / "layer_folding" / "files.py").samefile(checkout / "layer_folding/files.py")
+    assert (checkout / ".cache" / "types" / "layer_folding" / "export").samefile(checkout / "export")
+
+
 def test_every_target_takes_a_run_with_a_space_and_a_quote(tmp_path):
     run = tmp_path / "it's a run"
     stages = ("prefold", "fit", "plan", "fold", "sweep", "export", "trt-bench", "table", "report")

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from layer_folding.latency_tables import sidecar_of
 from layer_folding.segment_index import index_path
 
 from . import prediction
-from .commands import COMMANDS
+from .commands import COMMANDS, require_outputs
 
 JOBS = ".cache/layer-folding/jobs"  # in the home folder of the board
 SETUP_PYTHON = ".cache/layer-folding/python/bin/python"  # what `make jetson-setup` made there
@@ -94,6 +95,7 @@ def job_for(command: list[str]) -> Job:
     subcommand, given = subcommands.parse(COMMANDS, command, "python -m trt_bench")
     if subcommand.name not in ("bench", "table"):
         raise InputError(f"{subcommand.name}: runs here, or on the board itself; give bench or table")
+    require_outputs(given)  # the board cannot see what is here under these names
     job = Job()
     places: dict[str, str] = {}
     for path in [*getattr(given, "onnx", []), *filter(None, [getattr(given, "data", None)])]:
@@ -117,8 +119,14 @@ def job_for(command: list[str]) -> Job:
             suffix = {"table": "latency.csv", "bench": "bench.json"}[subcommand.name]
             places[path] = f"out/{suffix if option == 'output' else option}"
             job.outputs[places[path]] = Path(path)
-    job.command = [places.get(token, token) for token in command]
+    job.command = [_placed(token, places) for token in command]
     return job
+
+
+def _placed(token: str, places: Mapping[str, str]) -> str:
+    """A word of a command line with the place of the file that it names: FILE, --option=FILE or -oFILE."""
+    heads = ("", f"{token.partition('=')[0]}=", token[:2]) if token.startswith("-") else ("",)
+    return next((head + places[token[len(head) :]] for head in heads if token[len(head) :] in places), token)
 
 
 def run(board: str, job: Job, python: str = "") -> int:

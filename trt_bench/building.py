@@ -82,6 +82,19 @@ def build(
     Raises InputError with TensorRT's message for what it cannot parse or build, and for options that it lacks, and
     CheckError where no layer with weights has the precision of ``options``.
     """
+    with interruption.deferred(progress) as interrupted:
+        return _build(binding, path, onnx, options, timing_cache, progress, interrupted)
+
+
+def _build(
+    binding: Binding,
+    path: str | Path,
+    onnx: bytes,
+    options: BuildOptions,
+    timing_cache: bytes,
+    progress: Callable[[str], None],
+    interrupted: Callable[[], bool],
+) -> Built:
     trt, log = binding.trt, binding.log
     log.warnings.clear()
     log.layers = ""
@@ -115,14 +128,14 @@ def build(
                 f"--dla {options.dla}: the DLA can take no layer of {path}; leave it out to run on the GPU"
             )
     for profile in _profiles(binding, path, builder, network, options.batches):
-        config.add_optimization_profile(profile)
+        if config.add_optimization_profile(profile) < 0:
+            raise InputError(f"{path}: {binding.title} refuses its batch size ({log.last}); give another --batch")
     cache = None if binding.builds_without_gpu else _timing_cache(config, timing_cache)
     progress(f"building {path}")
-    with interruption.deferred(progress) as interrupted:
-        monitor = progress_monitor(trt, lambda text: progress(f"building {path}: {text}"), interrupted)
-        if monitor is not None:
-            config.progress_monitor = monitor
-        plan = builder.build_serialized_network(network, config)
+    monitor = progress_monitor(trt, lambda text: progress(f"building {path}: {text}"), interrupted)
+    if monitor is not None:
+        config.progress_monitor = monitor
+    plan = builder.build_serialized_network(network, config)
     progress("")
     if plan is None:
         raise InputError(f"{path}: {binding.title} cannot build an engine of it ({log.last}); {_remedy(options)}")
@@ -146,7 +159,8 @@ def _target(binding: Binding, config: Any, capability: str) -> None:
             f"capabilities {', '.join(known)}; for other GPUs, such as a Jetson's, build with TensorRT on the machine"
         )
     config.num_compute_capabilities = 1
-    config.set_compute_capability(getattr(trt.ComputeCapability, f"SM{capability.replace('.', '')}"), 0)
+    if not config.set_compute_capability(getattr(trt.ComputeCapability, f"SM{capability.replace('.', '')}"), 0):
+        raise InputError(f"--for {capability}: {binding.title} refuses it ({binding.log.last}); name another GPU")
 
 
 def _timing_cache(config: Any, content: bytes) -> Any:

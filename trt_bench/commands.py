@@ -21,16 +21,24 @@ def main(arguments: list[str] | None = None, program: str = "python -m trt_bench
     subcommands.call(COMMANDS, arguments, program)
 
 
+def require_outputs(given: argparse.Namespace) -> None:
+    """Raise InputError where a command line of ``bench`` or ``table`` cannot write its results where it is to."""
+    is_table = hasattr(given, "segments")
+    if given.output:
+        output_file(
+            "-o", given.output, LATENCY_TABLE if is_table else BENCH, filter(None, [getattr(given, "plan", None)])
+        )
+    for option, name in (("--export-times", "export_times"), ("--export-profile", "export_profile")):
+        if getattr(given, name, None):
+            output_folder(option, getattr(given, name))
+
+
 def _bench(given: argparse.Namespace) -> None:
     from layer_folding import bench_results
 
     from . import inference_times, measuring, prediction, printing, profile, runtimes
 
-    if given.output:
-        output_file("-o", given.output, BENCH, filter(None, [given.plan]))
-    for option, folder in (("--export-times", given.export_times), ("--export-profile", given.export_profile)):
-        if folder:
-            output_folder(option, folder)
+    require_outputs(given)
     plan = prediction.load(given.plan) if given.plan else None
     runtime, reason = runtimes.choose(given.runtime, given.provider)
     options = _options(given, given.batch)
@@ -76,7 +84,7 @@ def _build(given: argparse.Namespace) -> None:
 def _table(given: argparse.Namespace) -> None:
     from . import runtimes, table_report, tables
 
-    output_file("-o", given.output, LATENCY_TABLE)
+    require_outputs(given)
     runtime, reason = runtimes.choose(given.runtime, given.provider)
     how = tables.How(given.seconds, given.bound, given.repeats, given.force)
     options = _options(given, [given.batch])

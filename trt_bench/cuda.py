@@ -28,6 +28,9 @@ class Gpu(Protocol):
     cuda_driver: str  # the CUDA version of the driver, such as 12.6
     pci: str
 
+    def __hash__(self) -> int:
+        """A GPU stands for itself."""
+
     def malloc(self, size: int) -> int:
         """Address of ``size`` bytes on the GPU."""
 
@@ -77,8 +80,8 @@ def available() -> Gpu:
         from .cuda_python import CudaPython
 
         return CudaPython()
-    except ImportError:
-        pass
+    except ImportError as error:
+        missing = _obstacle("cuda-python", error)
     try:
         from .py_cuda import PyCuda
 
@@ -86,6 +89,13 @@ def available() -> Gpu:
     except ImportError as error:
         version = cuda_versions.of_driver()
         remedy = f"pip install '{cuda_versions.requirement(version)}'" if version else "and there is no NVIDIA driver"
-        raise InputError(f"neither cuda-python nor pycuda is installed ({remedy})") from error
-    print("note: cuda-python is not installed; using pycuda, without CUDA graphs", file=sys.stderr)
+        raise InputError(f"{missing} and {_obstacle('pycuda', error)} ({remedy})") from error
+    print(f"note: {missing}; using pycuda, without CUDA graphs", file=sys.stderr)
     return gpu
+
+
+def _obstacle(package: str, error: ImportError) -> str:
+    """That ``package`` is not there, or why what is there does not import."""
+    if isinstance(error, ModuleNotFoundError):
+        return f"{package} is not installed"
+    return f"{package} cannot be imported ({error})"

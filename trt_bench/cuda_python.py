@@ -17,14 +17,14 @@ class CudaPython:
 
     def __init__(self) -> None:
         try:
-            from cuda.bindings import runtime
-        except ModuleNotFoundError:
-            from cuda import cudart as runtime  # before 12.6.1, which CUDA 12.2 of JetPack 6.0 needs
-        self._rt = runtime
-        try:
+            try:
+                from cuda.bindings import runtime
+            except ModuleNotFoundError:
+                from cuda import cudart as runtime  # before 12.6.1, which CUDA 12.2 of JetPack 6.0 needs
             status, count = runtime.cudaGetDeviceCount()
-        except RuntimeError as error:  # some versions look for the driver's library only now
+        except RuntimeError as error:  # versions look for the driver's library here or there
             raise InputError(f"no NVIDIA driver was found ({error})") from error
+        self._rt = runtime
         if status != runtime.cudaError_t.cudaSuccess or count == 0:
             raise InputError(f"no GPU was found ({status.name})")
         device = self._call(runtime.cudaGetDevice)

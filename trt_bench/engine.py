@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
@@ -12,7 +12,7 @@ from layer_folding import records
 from layer_folding.bench_results import BuildNotes, EngineRecord
 from layer_folding.errors import InputError
 
-from . import audit, building, cache, engine_layers, onnx_header, onnx_nodes
+from . import audit, building, cache, engine_layers, interruption, onnx_header, onnx_nodes
 from . import device as host
 from .binding import Binding
 from .compiled_kernels import CompiledKernels
@@ -52,7 +52,8 @@ def open_engine(binding: Binding, path: str | Path, options: Options, gpu: Gpu) 
     key = (binding, str(path), options, gpu)
     opened = _open.get(key)
     if opened is None:
-        opened = _open[key] = _load_or_build(binding, _Order.of(binding, path, options, gpu))
+        with interruption.deferred(options.progress):
+            opened = _open[key] = _load_or_build(binding, _Order.of(binding, path, options, gpu))
     return opened
 
 
@@ -158,6 +159,7 @@ class _Order:
 
 
 def _load_or_build(binding: Binding, order: _Order) -> Engine:
+    binding.log.warnings.clear()
     runtime = binding.create(binding.trt.Runtime)
     if order.how.dla is not None:
         runtime.DLA_core = order.how.dla
@@ -166,7 +168,7 @@ def _load_or_build(binding: Binding, order: _Order) -> Engine:
     notes = _notes(order.kept.load(f"{order.name}.notes") or b"{}")
     if engine is not None:
         layers = _inspect(binding, engine)
-        built = order.record(binding, plan, layers, notes, None)
+        built = order.record(binding, plan, layers, _warned(notes, binding), None)
         return Engine(runtime, engine, layers, built, order.kernels(binding, engine))
     begin = time.perf_counter()  # it is not there, damaged, or refused
     timings = order.kept.load(order.timings) or b""
@@ -178,7 +180,7 @@ def _load_or_build(binding: Binding, order: _Order) -> Engine:
     if engine is None:
         raise cannot_run(binding, order.path)
     layers = _inspect(binding, engine)
-    built = order.record(binding, made.plan, layers, made.notes, seconds)
+    built = order.record(binding, made.plan, layers, _warned(made.notes, binding), seconds)
     order.keep(made.plan, made.notes)
     return Engine(runtime, engine, layers, built, order.kernels(binding, engine))
 
@@ -189,6 +191,11 @@ def _notes(content: bytes) -> BuildNotes:
         return records.decode(BuildNotes, records.parse_json(content.decode()))
     except ValueError:
         return BuildNotes()
+
+
+def _warned(notes: BuildNotes, binding: Binding) -> BuildNotes:
+    """``notes`` with what TensorRT warned of while it loaded the engine."""
+    return replace(notes, warnings=tuple(dict.fromkeys((*notes.warnings, *binding.log.warnings))))
 
 
 def cannot_run(binding: Binding, path: str | Path) -> InputError:

@@ -26,7 +26,7 @@ class Execution:
     """An engine that is ready to run a batch on ``streams`` of ``gpu``, until `close`.
 
     ``profile`` is the number of the optimisation profile that was built for ``batch``. Raises InputError where TensorRT
-    gives no context, or where the context refuses the profile or the batch.
+    gives no context, where the context refuses the profile or the batch, and for an output of no fixed size.
     """
 
     def __init__(
@@ -48,13 +48,21 @@ class Execution:
         if self.context.set_input_shape(source, shape) is False:
             raise self._refused(f"does not take the input {list(shape)}")
         self._source, self._outputs = source, [name for name in names if name != source]
+        shapes = {name: tuple(self.context.get_tensor_shape(name)) for name in names}
+        for name, found in shapes.items():
+            if any(axis < 0 for axis in found):
+                raise InputError(
+                    f"{path}: the size {list(found)} of {name} depends on the values in it; cut the network off before"
+                )
+        types = {name: binding.numpy_type(path, engine.get_tensor_dtype(name)) for name in names}
         self._hosts: dict[str, np.ndarray] = {}
         self._addresses: dict[str, int] = {}
         for name in names:
-            dtype = binding.numpy_type(path, engine.get_tensor_dtype(name))
-            self._hosts[name] = gpu.pinned(tuple(self.context.get_tensor_shape(name)), dtype)
+            self._hosts[name] = gpu.pinned(shapes[name], types[name])
             self._addresses[name] = gpu.malloc(self._hosts[name].nbytes)
-            self.context.set_tensor_address(name, self._addresses[name])
+            if self.context.set_tensor_address(name, self._addresses[name]) is False:
+                self.close()
+                raise self._refused(f"does not take the memory of {name}")
 
     @property
     def input(self) -> np.ndarray:

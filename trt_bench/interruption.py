@@ -1,7 +1,8 @@
-"""Ctrl-C while TensorRT builds an engine.
+"""Ctrl-C while TensorRT is at work: parses, builds, loads an engine, compiles its kernels, or profiles it.
 
-TensorRT's bindings swallow what a callback raises. So a Ctrl-C must not raise while TensorRT is at work: it is noted,
-TensorRT is asked to stop, and KeyboardInterrupt is raised when TensorRT has come back.
+TensorRT's bindings swallow what a callback raises, be it the logger, the monitor or the profiler. So a Ctrl-C must not
+raise while TensorRT is at work: it is noted, a build is asked to stop, and KeyboardInterrupt is raised when TensorRT
+has come back.
 """
 
 import contextlib
@@ -36,7 +37,7 @@ def deferred(show: Callable[[str], None]) -> Iterator[Callable[[], bool]]:
     def handler(number: int, frame: object) -> None:
         noted.set()
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        show("interrupted; the build stops at its next step, or press Ctrl-C again")
+        show("interrupted; TensorRT stops at its next step, or press Ctrl-C again")
 
     before = signal.signal(signal.SIGINT, handler)
     pipe_before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)

@@ -85,6 +85,7 @@ def measure(
         table = replace(table, settings=ran, segments=tuple(known.values()))
         write_table(output, table)
         visits += 1
+    stand.close()
     found = tuple(replace(known[each.digest], file=each.path.name, names=each.names) for each in wanted)
     table = replace(table, segments=found, complete=True, source=str(output))
     write_table(output, table)
@@ -122,6 +123,11 @@ class _Stand:
         timing = timer.measure([repeat], self._how.seconds, progress=progress, untimed=0)
         model.close()  # a board cannot hold the buffers of all segments
         return model, tuple(timing.samples_ms[0])
+
+    def close(self) -> None:
+        """Give back the memory of the whole network, if it was loaded."""
+        if "_company" in vars(self):
+            self._company.close()
 
     @cached_property
     def _company(self) -> Loaded:

@@ -63,7 +63,7 @@ def tune(
     fitted = [changed.get_submodule(each.layer) for each in placed if each.layer]
     best = _Best(changed, held_out, batch)
     with _taking_statistics(norms), torch.no_grad():
-        for x in seen.images.split(batch):
+        for x in seen.images.tensor_split(math.ceil(len(seen.images) / max(batch, 2))):  # none of one image
             changed(x)
     best.look()
     best.restore()

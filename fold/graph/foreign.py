@@ -12,6 +12,8 @@ from typing import Any
 
 from torch import nn
 
+from layer_folding.errors import InputError
+
 _IN_MODULE = (
     ("torch.nn.parallel", "DataParallel"),
     ("torch.nn.parallel", "DistributedDataParallel"),
@@ -51,11 +53,11 @@ def is_same_padded(module: nn.Module | None) -> bool:
     return kind is not None and type(module) is kind
 
 
-def wrapped(network: nn.Module) -> str:
-    """The name of the network inside ``network`` where that only wraps another for training or speed, else ""."""
-    if _is_one_of(network, _IN_MODULE):
-        return "module"
-    return "_orig_mod" if _is_one_of(network, _COMPILED) else ""
+def require_unwrapped(network: nn.Module) -> None:
+    """Raise InputError, which names what is inside, where ``network`` only wraps another for training or speed."""
+    inside = "module" if _is_one_of(network, _IN_MODULE) else "_orig_mod" if _is_one_of(network, _COMPILED) else ""
+    if inside:
+        raise InputError(f"{type(network).__name__} wraps the network; pass what is in it, model.{inside}")
 
 
 def _is_one_of(network: nn.Module, kinds: tuple[tuple[str, str], ...]) -> bool:

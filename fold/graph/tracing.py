@@ -9,13 +9,11 @@ from functools import partial
 
 from torch import Tensor, fx, nn
 
-from layer_folding.errors import InputError
-
 from .alongside import ExampleTracer, GraphTracer
 from .baked import record, require_size
 from .canonical import canonicalise
 from .comparing import random_output, require_same_function
-from .foreign import is_foreign_leaf, leaf_functions, wrapped
+from .foreign import is_foreign_leaf, leaf_functions, require_unwrapped
 from .kept import note_kept
 from .nodes import (
     AVERAGES,
@@ -59,9 +57,7 @@ def trace(
     Raises:
         InputError: the module cannot be traced, does not accept ``example``, or computes something else than its graph.
     """
-    inside = wrapped(model)
-    if inside:
-        raise InputError(f"{type(model).__name__} wraps the network; pass what is in it, model.{inside}")
+    require_unwrapped(model)
     modes = {name: module.training for name, module in model.named_modules()}
     # a copy of its own, since a network may keep what it computes, such as the anchors for the size of an image
     expected = random_output(private_copy(model, share_weights=True), example)

@@ -18,8 +18,15 @@ from layer_folding.errors import InputError
 Value = TypeVar("Value")
 SUFFIXES = (".pt", ".pth", ".th", ".ckpt", ".safetensors")
 SHOWN_KEYS = 4  # of each kind in a message about weights that do not match
-_INSIDE = ("state_dict_ema", "model_ema", "state_dict", "model")  # averaged weights first: training tests these
-_WRAPPERS = ("module.", "_orig_mod.", "model.")  # DataParallel and AveragedModel, torch.compile, Lightning
+_INSIDE = (
+    "state_dict_ema",
+    "model_ema",
+    "params_ema",
+    "ema",
+    "state_dict",
+    "model",
+    "params",
+)  # averaged weights first
 _COUNTERS = ("n_averaged", "total_ops", "total_params")  # of AveragedModel, and of thop, which counts operations
 
 
@@ -47,18 +54,22 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
     stray = [str(key) for key, value in state.items() if not (isinstance(key, str) and isinstance(value, Tensor))]
     if stray:
         raise InputError(f"weights {path}: {_some(stray)} is not a tensor with a name; save model.state_dict()")
-    weights = bare({key: value for key, value in state.items() if key.rpartition(".")[2] not in _COUNTERS})
+    weights = {key: value for key, value in state.items() if key.rpartition(".")[2] not in _COUNTERS}
     for key, value in weights.items():
         obstacle = _obstacle(value)
         if obstacle:
             raise InputError(f"weights {path}: {key} {obstacle}; save an ordinary float model's state_dict()")
-    return weights
+    return bare(weights)
 
 
 def bare(weights: Mapping[str, Value]) -> dict[str, Value]:
-    """``weights`` without the prefixes that a wrapper gives to the names of all."""
-    while prefix := next((p for p in _WRAPPERS if weights and all(key.startswith(p) for key in weights)), None):
-        weights = {key[len(prefix) :]: value for key, value in weights.items()}
+    """``weights`` without what the names of all begin with: the name that a wrapper has for the network in it.
+
+    DataParallel calls it ``module``, torch.compile ``_orig_mod``, and a LightningModule as its author likes.
+    """
+    while len(firsts := {key.partition(".")[0] for key in weights}) == 1 and all("." in key for key in weights):
+        [first] = firsts
+        weights = {key[len(first) + 1 :]: value for key, value in weights.items()}
     return dict(weights)
 
 
@@ -67,10 +78,18 @@ def _unwrapped(state: object, path: Path) -> object:
     while isinstance(state, Mapping) and not any(state is outer for outer in seen):  # a file can hold a dict in itself
         seen.append(state)
         names = [name for name in _INSIDE if isinstance(state.get(name), Mapping)]
-        if len(names) > 1:
-            print(f"note: weights {path}: takes {names[0]}, not {', '.join(names[1:])}", file=sys.stderr)
-        state = state[names[0]] if names else state
+        others = [name for name, value in state.items() if name not in names and _is_state(value)]
+        if len(names) + len(others) > 1 and names:
+            print(f"note: weights {path}: takes {names[0]}, not {', '.join([*names[1:], *others])}", file=sys.stderr)
+        if len(others) > 1 and not names:
+            raise InputError(f"weights {path}: holds the weights {', '.join(others)}; save those that are meant alone")
+        state = state[(names or others)[0]] if names or others else state
     return state
+
+
+def _is_state(value: object) -> bool:
+    """Whether ``value`` can be a state dict, whatever a file calls it."""
+    return isinstance(value, Mapping) and bool(value) and all(isinstance(each, Tensor) for each in value.values())
 
 
 def _obstacle(value: Tensor) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +16,7 @@ from layer_folding.latency_tables import Table
 from ..fitting.alone import Alone, OutputBatches
 from ..fitting.divergences import Divergence, measure_of, tensors_of
 from ..fitting.validity import split
+from ..graph.preparing import private_copy
 from ..graph.tracing import trace
 from .candidates import Candidate, candidates
 from .importances import cross_entropy_of, more
@@ -103,14 +103,14 @@ def going_on(
 @torch.no_grad()
 def _measured(model: nn.Module, images: Tensor) -> str:
     """What `divergences.OutputMeasure` measures for the outputs of ``model``."""
-    outputs = tensors_of(copy.deepcopy(model).eval()(images[:1]))
+    outputs = tensors_of(private_copy(model, share_weights=True)(images[:1]))
     return DIVERGENCE if measure_of(outputs).scales is None else _ERROR
 
 
 @torch.no_grad()
 def _require_scores(model: nn.Module, images: Tensor) -> None:
     """Raise InputError where ``model`` gives no tensor that labels could be compared with."""
-    output = copy.deepcopy(model).eval()(images[:1])
+    output = private_copy(model, share_weights=True)(images[:1])
     if not isinstance(output, Tensor):
         raise InputError(f"labels: the network gives a {type(output).__name__}, not scores of classes; leave them out")
 

@@ -5,7 +5,6 @@ Candidates with an addition (`fold.graph.changes`) get no loss here, since only 
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
@@ -18,6 +17,7 @@ from layer_folding.importance_tables import Importance
 
 from ..batch_norms import BATCH, take_statistics
 from ..graph.changes import remove
+from ..graph.preparing import private_copy
 from ..graph.tracing import trace
 from ..regions.padding import hoist_padding
 
@@ -51,7 +51,7 @@ def one_shot(
         CheckError: a loss is no number.
     """
     example = images[:1]
-    before = _loss(copy.deepcopy(model), images, labels)
+    before = _loss(private_copy(model, share_weights=False), images, labels)
     losses: dict[Set, float] = {}
     for activations in sets:
         bare, _ = hoist_padding(remove(trace(model, example), list(activations)), example)

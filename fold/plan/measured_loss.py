@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 
@@ -14,6 +13,7 @@ from layer_folding.errors import CheckError, InputError
 from layer_folding.plans import Loss
 
 from ..batch_norms import BATCH
+from ..graph.preparing import private_copy
 
 POINTS, NATS = "points of accuracy", "nats of KL divergence"
 _Z = 1.96  # of a 95 % interval
@@ -31,7 +31,7 @@ def loss_of(original: nn.Module, images: Tensor, labels: Tensor | None) -> Calla
     """
     if labels is not None and len(labels) != len(images):
         raise InputError(f"held_out: {len(images)} images with {len(labels)} labels; give one for each")
-    expected = _outputs(copy.deepcopy(original), images)
+    expected = _outputs(private_copy(original, share_weights=True), images)
     if labels is None:
         return lambda network: _divergence(expected, _outputs(network, images))
     right = _right(expected, labels)

@@ -17,7 +17,7 @@ from layer_folding.evalset import read_evalset
 from layer_folding.importance_tables import read_importance
 from layer_folding.latency_rows import read_chain
 from layer_folding.latency_tables import Table, read_table
-from layer_folding.outputs import SPLITS, output_file, output_folder
+from layer_folding.outputs import PICTURE, PLAN, SPLITS, output_file
 from layer_folding.plans import Plan
 from layer_folding.subcommands import Command
 
@@ -87,7 +87,8 @@ def _run(options: argparse.Namespace) -> None:
             f"{options.network}: is no run folder; give one that `make pretrain` has made, or -o DIR to write to"
         )
     _check_measuring(options)
-    output_folder("-o", folder)
+    output_file("-o", folder / "plan.json", PLAN)
+    output_file("-o", folder / "plan.png", PICTURE)
     table = read_table(options.latency)
     _require(table, wanted)
     importance = read_importance(options.importance) if options.importance else None

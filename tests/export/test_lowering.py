@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from layer_folding.errors import CheckError, InputError
-from layer_folding.export import lower
+from layer_folding.export import check, lower
 
 
 def test_interface(exported):
@@ -39,6 +39,14 @@ def test_model_and_process_are_left_as_they_were(capfd):
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert logging.root.manager.disable == logging.NOTSET
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+def test_weights_that_are_computed_and_a_tensor_with_a_gradient_are_exported():
+    """`copy.deepcopy` takes neither."""
+    model = nn.Sequential(nn.utils.weight_norm(nn.Conv2d(3, 4, 3)), nn.utils.spectral_norm(nn.Conv2d(4, 4, 3))).eval()
+    model.kept = model(torch.randn(1, 3, 8, 8))
+    assert check(model, lower(model, torch.randn(1, 3, 8, 8))) < 1e-5
 
 
 @pytest.mark.slow

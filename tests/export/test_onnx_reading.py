@@ -243,6 +243,18 @@ def test_a_constant_output_in_fp16_keeps_its_type(tmp_path):
     assert outputs[1].dtype == np.float32 and outputs[1].tolist() == [0, 1, 2]
 
 
+def test_an_input_that_is_an_output_in_fp16_is_handed_through(tmp_path):
+    model = network()
+    first = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4, 6, 6])
+    outputs = [first, *model.graph.output]
+    del model.graph.output[:]
+    model.graph.output.extend(outputs)
+    assert exports(tmp_path, model, "--precision", "fp16") == 0
+    session, x = onnxruntime.InferenceSession(tmp_path / "out.onnx"), normal(2, 4, 6, 6)
+    assert [output.name for output in session.get_outputs()] == [output.name for output in outputs]
+    np.testing.assert_array_equal(session.run(None, {"x": x})[0], x)
+
+
 def test_what_fp16_cannot_hold_is_refused_by_node(tmp_path, capsys):
     result = helper.make_tensor_value_info("b", TensorProto.FLOAT, None)
     body = helper.make_graph([helper.make_node("Relu", ["h"], ["b"])], "body", [], [result])

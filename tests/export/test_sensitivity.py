@@ -65,6 +65,26 @@ def pairs(model: onnx.ModelProto) -> int:
     return sum(node.op_type == "QuantizeLinear" for node in model.graph.node)
 
 
+def test_every_output_counts_by_its_own_size():
+    """Scores beside boxes: in int8, the last layer of the scores is what costs the scores most."""
+
+    class Detector(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.boxes, self.scores = (nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1))
+            with torch.no_grad():
+                self.boxes.weight *= 1000
+
+        def forward(self, x):
+            x = self.stem(x).relu()
+            return self.boxes(x), self.scores(x)
+
+    images = np.random.default_rng(0).standard_normal((64, *SHAPE), dtype=np.float32)
+    found = sensitivity(simplify(lower(Detector().eval(), torch.zeros(1, *SHAPE)))[0], Calibration(images))
+    costs = {each.layer: each.alone for each in found.layers}
+    assert costs["scores/Conv"] > 1e-3 and 0.1 < costs["scores/Conv"] / costs["boxes/Conv"] < 10
+
+
 def test_the_layer_that_suffers_comes_first(model, calibration):
     found = sensitivity(model, calibration)
     assert {each.layer for each in found.layers} == set(quantisable(model)) and len(found.layers) == 3

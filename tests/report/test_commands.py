@@ -39,6 +39,15 @@ def test_an_output_that_is_no_page_is_refused(folder, output):
     assert (folder / "original.onnx").stat().st_size
 
 
+@pytest.mark.parametrize("name", ["index.html", "frontier.html"])
+def test_a_page_of_the_user_is_not_overwritten(tmp_path, name):
+    runs = [write(tmp_path / run) for run in ("a", "b")]
+    (tmp_path / name).write_text("<!DOCTYPE html>\n<title>My runs</title>\n")
+    run = report(*runs, *([] if name == "frontier.html" else ["-o", name]), cwd=tmp_path)
+    assert (run.returncode, run.stdout) == (2, "") and (tmp_path / name).read_text().endswith("My runs</title>\n")
+    assert run.stderr.startswith(f"error: -o {name}: is there and is no page of layer-folding; give another name")
+
+
 def test_a_damaged_run_is_one_line_and_writes_nothing(tmp_path):
     runs = [write(tmp_path / name) for name in ("a", "b")]
     (runs[1] / "fold.json").write_text("{")

@@ -219,6 +219,9 @@ def test_activations_that_were_put_back_are_explained_where_they_are_drawn(tmp_p
     part = html.partition('id="folded"')[2].partition("</section>")[0]
     assert '<tspan class="kept">relu</tspan>' in part and "relu</span> put back although its gate opened" in part
     assert ">Put back</h3>" in part and kept["block.relu"] in part
+    gates = html.partition('id="gates"')[2].partition("</section>")[0]
+    assert "The activations of 1 of these stay: they were put back." in gates
+    assert ">0.95  stays<" in gates and "  open<" not in gates
 
 
 def test_what_a_plan_chose_from_is_drawn(tmp_path):

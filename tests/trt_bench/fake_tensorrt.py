@@ -41,8 +41,9 @@ def module(version, gpu, broken=""):
     """A ``tensorrt`` of ``version`` on ``gpu``.
 
     ``broken`` is what fails: Builder, build, deserialize, context, execute, type (of an output), precision (the engine
-    runs in FP32 whatever it was asked), few (of each kind, one layer runs as asked), interrupted (Ctrl-C in a build),
-    dla (which can take nothing), warnings (in a build), capturable (as a CUDA graph), or kernels (that were kept).
+    runs in FP32 whatever it was asked), few (of each kind, one layer runs as asked), interrupted build (Ctrl-C in a
+    build; so for a parse, load, context or profile), dla (which can take nothing), warnings (in a build), capturable
+    (as a CUDA graph), or kernels (that were kept).
     """
     rtx = version == RTX
     major = 11 if rtx else int(version.split(".")[0])
@@ -69,6 +70,11 @@ def module(version, gpu, broken=""):
         trt.CudaGraphStrategy = enum.Enum("CudaGraphStrategy", ["DISABLED", "WHOLE_GRAPH_CAPTURE"])
         trt.compiled = []  # what each runtime cache was given to begin with
     trt.built = []  # of each engine: creation flags, builder flags, and the config
+
+    def at_work(what):
+        if broken == f"interrupted {what}":  # Ctrl-C there, and nobody to hear what a callback raises
+            with contextlib.suppress(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
 
     def nptype(trt_type):
         if trt_type is trt.DataType.FLOAT:
@@ -203,9 +209,7 @@ def module(version, gpu, broken=""):
         def build_serialized_network(self, network, config):
             trt.built.append((network._flags, set(config._flags), config))
             monitor = getattr(config, "progress_monitor", None)
-            if broken == "interrupted":  # Ctrl-C while TensorRT is at work, and nobody to hear what a callback raises
-                with contextlib.suppress(KeyboardInterrupt):
-                    signal.raise_signal(signal.SIGINT)
+            at_work("build")
             if monitor is not None:
                 monitor.phase_start("Building", None, 2)
                 if not monitor.step_complete("Building", 1):
@@ -236,6 +240,7 @@ def module(version, gpu, broken=""):
             self._network = network
 
         def parse(self, model, path=None):
+            at_work("parse")
             try:
                 inputs = _session(model).get_inputs()
             except Exception:  # whatever ONNX Runtime makes of it
@@ -272,6 +277,7 @@ def module(version, gpu, broken=""):
             self._log = logger
 
         def deserialize_cuda_engine(self, serialized_engine):
+            at_work("load")
             content = bytes(serialized_engine)
             header, _, model = content[4:].partition(b"\n")
             if broken == "deserialize" or content[:4] != b"plan" or json.loads(header)["version"] != version:
@@ -349,6 +355,7 @@ def module(version, gpu, broken=""):
         __slots__ = ("__weakref__", "_active", "_addresses", "_batch", "_engine", "_shape", "profiler")
 
         def __init__(self, engine):
+            at_work("context")
             self._engine, self._addresses, self._batch = engine, {}, engine._header["shapes"][0][0]
             self.profiler = None
             self._active = engine._header["sharing"] or not engine._contexts
@@ -375,6 +382,8 @@ def module(version, gpu, broken=""):
             gpu._enqueue("execute")
             images = np.frombuffer(gpu.memory[self._addresses["x"]], np.float32).reshape(self._shape)
             gpu.memory[self._addresses["y"]] = self._engine._session.run(None, {"x": images})[0].tobytes()
+            if self.profiler:
+                at_work("profile")
             for node, _ in _precisions(self._engine) if self.profiler else ():
                 self.profiler.report_layer_time(node.name, 0.125)
             return broken != "execute" and self._shape[0] == self._batch

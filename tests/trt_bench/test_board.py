@@ -233,6 +233,10 @@ def test_make_runs_on_the_board(machine, onnx_folder, segments, tmp_path):
         ("bench x.onnx x/x.onnx", "x.onnx: two files have this name"),
         ("build x.onnx", "build: runs here, or on the board itself; give bench or table"),
         ("bench", "ONNX; see python -m trt_bench bench --help"),
+        ("bench x.onnx -o original.safetensors", "-o original.safetensors: is no name for a bench.json"),
+        ("bench x.onnx -o mine.json", "-o mine.json: is there and is no bench.json"),
+        ("bench x.onnx --export-times mine.json", "mine.json is no folder"),
+        ("table segments -o mine.json", "-o mine.json: is no name for a latency table"),
     ],
 )
 def test_bad_commands_never_reach_the_board(command, message, tmp_path, monkeypatch):
@@ -240,8 +244,19 @@ def test_bad_commands_never_reach_the_board(command, message, tmp_path, monkeypa
     (tmp_path / "x").mkdir()
     (tmp_path / "x.onnx").touch()
     (tmp_path / "x" / "x.onnx").touch()
+    (tmp_path / "mine.json").write_text("{}")
     with pytest.raises(InputError, match=message):
         board.job_for(command.split())
+
+
+@pytest.mark.parametrize("output", [["-o", "b.json"], ["--output=b.json"], ["-ob.json"], ["--out", "b.json"]])
+def test_files_have_their_places_however_they_are_given(tmp_path, monkeypatch, output):
+    monkeypatch.chdir(tmp_path)
+    np.savez("eval.npz", **evalset())
+    save_convs("x.onnx", 1)
+    job = board.job_for(["bench", "x.onnx", "--data=eval.npz", *output])
+    assert job.command[:3] == ["bench", "in/x.onnx", "--data=in/eval.npz"]
+    assert " ".join(job.command[3:]).endswith("out/bench.json") and job.outputs == {"out/bench.json": Path("b.json")}
 
 
 def test_what_is_sent_is_all_that_a_board_needs(onnx_folder, tmp_path):

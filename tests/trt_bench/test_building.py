@@ -264,6 +264,21 @@ def test_warnings_of_tensorrt_that_matter_are_shown_once(install, run, tmp_path)
     assert len(engine_record.notes.warnings) == 2
 
 
+def test_warnings_of_loading_an_engine_are_shown_too(install, tmp_path, monkeypatch):
+    module, gpu = install()
+    path = save_convs(tmp_path / "x.onnx", 1)
+    assert opened(path, gpu).notes.warnings == ()
+    load, text = module.Runtime.deserialize_cuda_engine, "Using an engine plan file across different models of devices"
+
+    def warn(self, plan):
+        self._log.log(module.ILogger.Severity.WARNING, text)
+        return load(self, plan)
+
+    monkeypatch.setattr(module.Runtime, "deserialize_cuda_engine", warn)
+    built = opened(path, gpu)
+    assert built.from_cache and built.notes.warnings == (text,)
+
+
 def test_build_prints_the_engine(install, run, tmp_path):
     install()
     path = save_typed(tmp_path / "x.onnx", "fp16")
@@ -280,13 +295,21 @@ def test_build_prints_the_engine(install, run, tmp_path):
 @pytest.mark.parametrize("version", ["8.6.1", "10.3.0", "11.4.0.106"])
 def test_ctrl_c_during_a_build_ends_it(install, run, tmp_path, version):
     """TensorRT swallows what is raised in its callbacks, so the exception has to come after the build."""
-    module, _ = install(version, broken="interrupted")
+    module, _ = install(version, broken="interrupted build")
     before = signal.getsignal(signal.SIGINT)
     code, out, err = run("bench", save_convs(tmp_path / "x.onnx", 1))
     assert (code, out) == (130, "")
     assert err.startswith("error: interrupted; give the same command again") and err.count("\n") == 1
     assert len(module.built) == 1 and plans(install) == []
     assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize("what", ["parse", "load", "context", "profile"])
+def test_ctrl_c_is_not_lost_in_a_callback(install, run, tmp_path, what):
+    install(broken=f"interrupted {what}")
+    path = save_convs(tmp_path / "x.onnx", 1)
+    code, out, err = run("bench", path, "--seconds", 0.02, "--export-profile", tmp_path / "profiles")
+    assert (code, out) == (130, "") and err.startswith("error: interrupted; give the same command again")
 
 
 def test_ctrl_c_is_seen_while_the_main_thread_is_in_tensorrt():

@@ -36,10 +36,23 @@ def test_the_real_obstacle_is_named_with_the_package_that_fits(monkeypatch, inst
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(
-        InputError, match=r"--runtime auto: TensorRT: neither cuda-python nor pycuda is installed \(pip "
+        InputError, match=r"--runtime auto: TensorRT: cuda-python is not installed and pycuda is not installed \(pip "
     ) as raised:
         runtimes.choose("auto")
     assert "pip install 'cuda-python>=12.0,<12.7'" in str(raised.value)
+
+
+def test_a_broken_cuda_python_is_not_called_missing(monkeypatch):
+    package = type(sys)("cuda")
+    package.__path__ = []
+    bindings = type(sys)("cuda.bindings")  # without its library
+    monkeypatch.delitem(sys.modules, "cuda.bindings.runtime", raising=False)
+    for name, module in (("cuda", package), ("cuda.bindings", bindings), ("pycuda", None)):
+        monkeypatch.setitem(sys.modules, name, module)
+    with pytest.raises(
+        InputError, match=r"^cuda-python cannot be imported \(cannot import name 'runtime' .*\) and pycu"
+    ):
+        cuda.available()
 
 
 def test_a_cuda_python_that_looks_for_the_driver_late(monkeypatch):

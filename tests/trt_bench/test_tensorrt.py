@@ -129,7 +129,7 @@ def test_a_network_gives_all_its_memory_back(install, run, tmp_path, onnx_folder
     code, _, _ = run(
         "bench", onnx_folder / "deep.onnx", onnx_folder / "shallow.onnx", "--batch", 1, 2, "--seconds", 0.02
     )
-    assert (code, gpu.memory, gpu.pages) == (0, {}, 0)
+    assert (code, gpu.memory, gpu.pages, gpu.streams) == (0, {}, 0, 1)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -149,6 +149,35 @@ def test_a_batch_that_tensorrt_refuses_is_one_line(install, monkeypatch, tmp_pat
     path = save_linear(tmp_path / "x.onnx", np.ones((48, CLASSES), np.float32))
     with pytest.raises(InputError, match=r"x\.onnx: TensorRT does not take the input \[1, 3, 4, 4\] \("):
         tensorrt.load(path, 1, Options())
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_an_output_whose_size_depends_on_the_values_is_one_line(install, run, monkeypatch, onnx_folder, version):
+    module, gpu = install(version)
+    path = onnx_folder / "shallow.onnx"
+    shape = module.IExecutionContext.get_tensor_shape
+    monkeypatch.setattr(
+        module.IExecutionContext, "get_tensor_shape", lambda self, name: (-1, 4) if name == "y" else shape(self, name)
+    )
+    code, out, err = run("bench", path)
+    assert (code, out) == (2, "")
+    assert err == f"error: {path}: the size [-1, 4] of y depends on the values in it; cut the network off before\n"
+    assert (gpu.memory, gpu.pages) == ({}, 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "answer", "message"),
+    [
+        ("IExecutionContext", "set_tensor_address", False, "TensorRT does not take the memory of x"),
+        ("IBuilderConfig", "add_optimization_profile", -1, "TensorRT refuses its batch size"),
+    ],
+)
+def test_what_tensorrt_refuses_is_not_overlooked(install, run, monkeypatch, onnx_folder, kind, name, answer, message):
+    module, gpu = install()
+    monkeypatch.setattr(getattr(module, kind), name, lambda self, *given: answer)
+    code, out, err = run("bench", onnx_folder / "shallow.onnx")
+    assert (code, out, err.count("\n")) == (2, "", 1) and message in err
+    assert (gpu.memory, gpu.pages) == ({}, 0)
 
 
 def test_a_network_that_cannot_be_captured_runs_without_a_graph(install, run, tmp_path, onnx_folder):

@@ -1,6 +1,7 @@
 """TensorRT 8.6 to 11, or TensorRT-RTX, on a GPU: take an engine from the cache or build it, then run it."""
 
 import functools
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from layer_folding.bench_settings import RunSettings
 from layer_folding.device_records import DeviceRecord
 from layer_folding.errors import InputError
 
-from .. import binding, building, compiled_kernels, cuda, engine, engine_layers
+from .. import binding, building, compiled_kernels, cuda, engine, engine_layers, interruption
 from .. import device as host
 from ..execution import Execution, Streams
 from ..flights import Flights
@@ -84,21 +85,28 @@ def _gpu() -> cuda.Gpu:
     return cuda.available()
 
 
+@functools.cache
+def _stream(gpu: cuda.Gpu, number: int) -> int:
+    """A stream of ``gpu``, the same for all networks: streams live until the process ends, and a table has hundreds."""
+    return gpu.stream()
+
+
 class TensorRtNetwork(Loaded):
     """An engine that runs on a stream of its own, as a CUDA graph where that is wanted."""
 
     def __init__(self, bound: binding.Binding, path: str | Path, batch: int, options: Options, gpu: cuda.Gpu):
         self._opened = opened = engine.open_engine(bound, path, options, gpu)  # as long as this network
         self._trt = bound.trt
-        self._gpu, stream = gpu, gpu.stream()
+        self._gpu, self._progress = gpu, options.progress
         apart = options.in_flight > 1 and options.transfers  # copies of one inference beside another's computation
-        streams = Streams(gpu.stream(), stream, gpu.stream()) if apart else Streams(stream, stream, stream)
+        streams = Streams(*(_stream(gpu, number if apart else 0) for number in range(3)))
         self._fresh = functools.partial(
             Execution, bound, path, opened, batch, options.batches.index(batch), gpu, streams
         )
-        self._execution = self._fresh()
-        self._execution.execute()  # TensorRT sets up in the first run what a graph cannot capture
-        self._execution.finish()
+        with interruption.deferred(options.progress):
+            self._execution = self._fresh()
+            self._execution.execute()  # TensorRT sets up in the first run what a graph cannot capture
+            self._execution.finish()
         opened.warm()
         self._graph, obstacle = self._capture() if options.cuda_graph else (None, options.cuda_graph_obstacle)
         self._flights = Flights(
@@ -155,9 +163,10 @@ class TensorRtNetwork(Loaded):
         profiler = binding.profiler(self._trt)
         profiled = self._fresh()
         profiled.context.profiler = profiler
-        for _ in range(count):
-            profiled.execute()
-            profiled.finish()
+        with interruption.deferred(self._progress) as interrupted:
+            for _ in itertools.takewhile(lambda _: not interrupted(), range(count)):
+                profiled.execute()
+                profiled.finish()
         profiled.close()
         return profiler.runs
 

@@ -22,7 +22,7 @@ def with_activations(model: nn.Module) -> nn.Module:
 
 
 @pytest.mark.slow
-@settings(max_examples=40, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(random_networks(), st.sampled_from([1, 3, (3, 1), "merged", "depthwise", "none"]), st.integers(0, 9))
 def test_random_networks(network, shape, which):
     model = with_activations(network)

@@ -74,3 +74,13 @@ def test_it_is_the_same_every_time_and_needs_no_gradients_enabled(model):
 def test_the_momentum_of_batch_norms_stays(model):
     result = lf.fit(model, IMAGES, {NAMES[0]: 1})
     assert {module.momentum for module in result.model.modules() if isinstance(module, nn.BatchNorm2d)} == {0.1}
+
+
+@pytest.mark.parametrize("count", [75, 148])
+def test_no_batch_is_of_one_image(count):
+    """From one image, a BatchNorm behind a linear layer can take no statistics."""
+    pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 8), nn.BatchNorm1d(8))
+    convolutions = [nn.Sequential(nn.Conv2d(c, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU()) for c in (3, 4)]
+    images = torch.randn(count, 3, 8, 8)
+    result = lf.fit(nn.Sequential(*convolutions, pooled).eval(), images, {"0.2": 3}, force=True)
+    assert all(value.isfinite().all() for value in result.model.state_dict().values())

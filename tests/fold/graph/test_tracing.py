@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from layer_folding.errors import InputError
+from layer_folding.export import lower
+from layer_folding.fold import fold
 from layer_folding.fold.graph.nodes import Opaque, add_module, is_activation, module_of
 from layer_folding.fold.graph.tracing import trace
 from tests.fold.networks import EXAMPLE, WIDTH, Calls, chain, conv, noise
@@ -197,9 +199,10 @@ def test_a_traced_network_can_be_sent_to_another_process():
 
 @pytest.mark.parametrize(("wrap", "inside"), [(nn.DataParallel, "module"), (AveragedModel, "module")])
 def test_a_wrapper_names_the_network_that_is_in_it(wrap, inside):
-    network = wrap(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())).eval()
-    with pytest.raises(InputError, match=rf"wraps the network; pass what is in it, model\.{inside}$"):
-        trace(network, torch.zeros(1, 3, 8, 8))
+    network = wrap(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()))  # whose mode is another than that of what is in it
+    for function in (trace, fold, lower):
+        with pytest.raises(InputError, match=rf"wraps the network; pass what is in it, model\.{inside}$"):
+            function(network, torch.zeros(1, 3, 8, 8))
     assert trace(getattr(network, inside), torch.zeros(1, 3, 8, 8))
 
 

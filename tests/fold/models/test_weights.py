@@ -115,7 +115,9 @@ def test_weights_without_batch_counters_load(small):
     apply_weights(build("resnet20", 10), state, "weights.th")
 
 
-@pytest.mark.parametrize("prefix", ["_orig_mod.", "model.", "module._orig_mod.", "model._orig_mod."])
+@pytest.mark.parametrize(
+    "prefix", ["_orig_mod.", "model.", "module._orig_mod.", "model._orig_mod.", "net.", "ema.net."]
+)
 def test_the_prefixes_and_counters_of_wrappers_are_dropped(tmp_path, small, prefix):
     counters = {"total_ops": torch.zeros(1), f"{prefix}layer1.0.total_params": torch.zeros(1)}
     state = {f"{prefix}{key}": value for key, value in small.state_dict().items()}
@@ -140,6 +142,21 @@ def test_averaged_weights_are_taken_and_said(tmp_path, small, capsys):
     torch.save({"state_dict": small.state_dict(), "state_dict_ema": averaged}, tmp_path / "w.pt")
     assert torch.equal(load_weights(tmp_path / "w.pt")["bn1.weight"], averaged["bn1.weight"])
     assert capsys.readouterr().err == f"note: weights {tmp_path / 'w.pt'}: takes state_dict_ema, not state_dict\n"
+
+
+def test_the_one_state_dict_of_a_file_is_taken_whatever_it_is_called(tmp_path, small, capsys):
+    state = small.state_dict()
+    for name in ("model_state_dict", "net", "params_ema"):
+        torch.save(
+            {name: state, "optimizer_state_dict": {"state": {}, "param_groups": []}, "epoch": 3}, tmp_path / "w.pt"
+        )
+        assert load_weights(tmp_path / "w.pt").keys() == state.keys()
+    assert capsys.readouterr().err == ""
+    torch.save({"model": state, "teacher": state}, tmp_path / "w.pt")
+    load_weights(tmp_path / "w.pt")
+    assert capsys.readouterr().err == f"note: weights {tmp_path / 'w.pt'}: takes model, not teacher\n"
+    torch.save({"student": state, "teacher": state}, tmp_path / "w.pt")
+    assert "holds the weights student, teacher; save those" in refused(load_weights, tmp_path / "w.pt")
 
 
 def test_a_file_that_holds_itself_ends(tmp_path):

@@ -105,6 +105,7 @@ def large(seed):
     ]
 
 
+@pytest.mark.alone
 def test_fifty_layers_two_hundred_rows_and_a_thousand_budgets_take_less_than_a_second():
     start = time.process_time()
     candidates = large(0)

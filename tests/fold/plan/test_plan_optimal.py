@@ -41,6 +41,7 @@ def test_published_table_gives_the_published_splits(tmp_path, capsys):
         assert math.isclose(float(our["stdev"]), float(their["stdev"]), rel_tol=0, abs_tol=1e-9)
 
 
+@pytest.mark.alone
 @published
 def test_published_table_takes_less_than_100_ms():
     start = time.process_time()
