@@ -88,23 +88,23 @@ $(READY): pyproject.toml constraints.txt
 	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: $(READY) ## the whole pipeline on handwritten digits, in minutes: train, prefold, fold, export, bench
+demo: $(READY) ## run the whole pipeline on handwritten digits, in minutes: train, prefold, fold, export, bench
 	@$(PY) -m layer_folding demo --run runs/demo
 
 # Tests in parallel, one thread each, a file at a time; then those that measure time or need all cores, by themselves.
 PARALLEL := OMP_NUM_THREADS=1 $(PY) -m pytest -q -n auto --maxprocesses 8 --dist loadfile
 ALONE    := $(PY) -m pytest -q
 
-test: $(READY) ## all tests; fetches the TensorRT bindings that they check against, 30 MB
+test: $(READY) ## run all tests; fetches the TensorRT bindings that they check against, 30 MB
 	@$(PY) -m tests.trt_bench.bindings
 	@$(PARALLEL) -m 'not alone'
 	@$(ALONE) -m alone
 
-test-fast: $(READY) ## the tests that are not slow, in minutes
+test-fast: $(READY) ## run the tests that are not slow, in minutes
 	@$(PARALLEL) -m 'not alone and not slow'
 	@$(ALONE) -m 'alone and not slow'
 
-coverage: $(READY) ## the share of lines that the tests that are not slow run, in per cent
+coverage: $(READY) ## print the share of lines that the fast tests run, in per cent
 	@$(PARALLEL) -m 'not alone and not slow' --cov --cov-report=
 	@$(ALONE) -m 'alone and not slow' --cov --cov-append --cov-report=
 	@$(PY) -m coverage report --format=total
@@ -115,25 +115,25 @@ fuzz: $(READY) ## fold N random networks and check them, and draw anew in every 
 fuzz-files: $(READY) ## damage N files of the formats that the product reads; an hour for 10000
 	@FUZZ_FILES=$(call quote,$(N)) FUZZ_SEED=$$(date +%s) $(PY) -m pytest -q --timeout=0 tests/test_damaged_files.py
 
-bench: $(READY) ## what folding and fitting cost, folding side by side with the paper's code; twenty minutes
+bench: $(READY) ## measure what folding and fitting cost, beside the paper's code; twenty minutes
 	@$(PY) -m benchmarks
 	@$(PY) -m benchmarks.fit_cost
 
-gpu-check: $(READY) ## all that needs a GPU, on a machine with one: tests, CUDA graphs, the stages, TensorRT; ten minutes
+gpu-check: $(READY) ## on a machine with a GPU, run all that needs it: tests, CUDA graphs, the stages, TensorRT; ten minutes
 	@mkdir -p runs
 	@$(PY) -m benchmarks.gpu_check -o runs/gpu-check.json
 
-docs-check: $(READY) ## run every command block of README.md and docs/, but for those that say why not; ten minutes
+docs-check: $(READY) ## run every command block of README.md and docs/ that can run here; ten minutes
 	@$(PY) -m tests.docs
 
-docs: $(READY) ## the API reference, from the docstrings: site/index.html; a warning is an error
+docs: $(READY) ## build the API reference from the docstrings: site/index.html; a warning is an error
 	@$(PY) -m sphinx -W --keep-going -q -b html -d .cache/sphinx docs/api site
 	@echo site/index.html
 
-support: $(READY) ## which networks of torchvision and timm fold, and which become engines: docs/support.md; two hours
+support: $(READY) ## write docs/support.md: which networks of torchvision and timm fold and become engines; two hours
 	@$(PY) -m benchmarks.support -o docs/support.md
 
-lint: $(READY) types ## style, format and types
+lint: $(READY) types ## check style, format and types
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff check --select C901 --exit-zero --quiet . # functions that branch a lot: a hint, no failure
 	@$(PY) -m ruff format --check .
@@ -158,15 +158,15 @@ aim: # before hours of training, not after
 	@for file in $(call quote,$(LATENCY)) $(call quote,$(PLAN)); do test -z "$$file" -o -e "$$file" || \
 	  { echo "error: $$file: no such file; make table writes latency.csv, and make plan plan.txt" >&2; exit 2; }; done
 
-fit: pretrain ## fit layers in place of others, as fast as SPEEDUP, or within MAX_LOSS: table, importance, plan, fit
+fit: pretrain ## put fitted layers in the place of others, for SPEEDUP or within MAX_LOSS: table, importance, plan, fit
 	@$(measured)
 	@$(planning) --importance $(call run,/importance.csv) $(if $(MAX_LOSS),,--measure)
 	@$(PY) -m train fit $(run) $(trust) --plan $(call run,/plan.json)
 
-plan: $(READY) ## choose by RUN/latency.csv what to fold: what loses least in BUDGET_MS or at SPEEDUP; fastest in MAX_LOSS
+plan: $(READY) ## choose by RUN/latency.csv what to fold: least loss within BUDGET_MS or SPEEDUP, or fastest within MAX_LOSS
 	@$(planning) $(known)
 
-fold: $(READY) ## take those activations out, hoist padding, fine-tune, fold
+fold: $(READY) ## remove the activations of open gates, hoist padding, fine-tune, fold; fitted layers: fine-tune, fold
 	@$(PY) -m train finetune --run $(run) $(trust) $(epochs)
 	@$(PY) -m fold fold $(run) $(trust)
 
@@ -180,25 +180,25 @@ else
 	  --prefold=$(call quote,$(epochs)) --finetune=$(call quote,$(epochs)) --engine $(call quote,$(ENGINE))
 endif
 
-export: $(READY) ## original and folded network to ONNX in each PRECISION, each compared with PyTorch
+export: $(READY) ## write original and folded network as ONNX in each PRECISION, each compared with PyTorch
 	@$(PY) -m export $(trust) --precision $(call quote,$(PRECISION)) --data $(call run,/eval.npz) $(call option,--max-drop,$(MAX_DROP)) \
 	  $(call run,/original.safetensors) $(call run,/folded.safetensors)
 
-trt-bench: ## latency of both in PRECISION, interleaved, against the plan: TensorRT, else ONNX Runtime on the CPU
+trt-bench: ## time original and folded network in PRECISION, against the plan: TensorRT, else ONNX Runtime on the CPU
 	@$(BENCH) bench --runtime $(call quote,$(RUNTIME)) --batch $(call each,$(BATCH)) --data $(call run,/eval.npz) $(planned) \
 	  -o $(call run,/bench.json) $(call onnx,original) $(call onnx,folded)
 
-table: ## latency of every segment that could be merged, for make plan; goes on where it stopped
+table: ## time every segment that could be merged, for make plan; goes on where it stopped
 	@test -e $(call run,/original.safetensors) -o -e $(call run,/segments/segments.json) || { \
 	  echo "error: "$(run)": has no original.safetensors; give a run folder that make pretrain has made, RUN=DIR" >&2; exit 2; }
 	@test ! -e $(READY) -o ! -e $(call run,/original.safetensors) || \
 	  $(PY) -m export segments $(trust) --precision $(first_precision) $(run)
 	@$(BENCH) table --runtime $(call quote,$(RUNTIME)) --batch $(first_batch) -o $(call run,/latency.csv) $(call run,/segments)
 
-report: $(READY) ## RUN/report.html, all of it on one page; with RUNS="DIR DIR" one for each, and frontier.html
+report: $(READY) ## write RUN/report.html, one page with all results; with RUNS="DIR DIR" a page for each, and frontier.html
 	@$(PY) -m report $(if $(RUNS),$(call each,$(RUNS)) -o frontier.html,$(run))
 
-jetson-setup: ## on a Jetson, or with BOARD=user@host from here: check JetPack, add cuda-python; no PyTorch
+jetson-setup: ## on a Jetson, or from here with BOARD=user@host: check JetPack, add cuda-python; no PyTorch
 ifdef BOARD
 	@tar -cf - --exclude=__pycache__ layer_folding trt_bench | ssh -- $(call quote,$(BOARD)) 'd=$$(mktemp -d) && tar -xf - -C "$$d" && cd "$$d" && \
 	  /usr/bin/python3 -m trt_bench.jetson_setup; code=$$?; rm -rf "$$d"; exit $$code'

@@ -128,12 +128,13 @@ def page(rows: list[Row]) -> str:
 
 {passed} of {len(rows)} networks pass. Written by `python -m benchmarks.export_support` with {versions}, seed {SEED}.
 
-Each network, with random weights and random BatchNorm statistics, is exported at opsets {OPSETS[0]} and {OPSETS[1]}
-with a dynamic batch, simplified, and compared with PyTorch in ONNX Runtime on random images, one and five at a time. It
-passes if the largest difference is at most {TOLERANCE:.0e} of the largest output, and if no more nodes stay than
-onnxsim and onnxslim leave of the same file. The last column counts, over both opsets, what stays of
-{", ".join(NEEDLESS)}: a BatchNormalization with an activation and no layer behind it is one that
-TensorRT needs too.
+Weights and BatchNorm statistics are random. Each network is exported at opsets {OPSETS[0]} and {OPSETS[1]} with a
+dynamic batch, and simplified. ONNX Runtime then runs it on random images, one and five at a time. The network passes if
+the largest difference from PyTorch is at most {TOLERANCE:.0e} of the largest output, and if no more nodes stay than
+onnxsim and onnxslim leave of the same file.
+
+The last column counts the nodes of these operators that stay, over both opsets: {", ".join(NEEDLESS)}.
+A BatchNormalization with an activation behind it and no layer cannot go: TensorRT needs it too.
 
 {table(rows)}
 """

@@ -25,76 +25,89 @@ SECTIONS = {
     "benchmarks.planned": Section(
         "Planned, folded everywhere, not folded",
         """\
-Networks with random weights, planned by a table that is measured first, with everything allowed and no budget: this is
-about latency only. *Planned* may fit smaller layers; *merged* is planned with exact merges alone. *Everything* is
-without any activation whose removal lets layers merge; *published* is the choice of blocks of DepthShrinker. All
-speed-ups are over the original, interleaved, batch 1. *Miss* is by how much the predicted speed-up is above the
-measured one; the last column has the networks that are faster than the planned one.""",
+Five networks with random weights, so the section is about latency only. Each network is planned by a table that is
+measured first, with everything allowed and no budget. All speed-ups are over the original, interleaved, batch 1.
+
+- *Planned* may fit smaller layers.
+- *Merged* is planned with exact merges alone.
+- *Everything* has no activation whose removal lets layers merge.
+- *Published* is the choice of blocks of DepthShrinker.
+- *Miss* is how far the predicted speed-up is above the measured speed-up.
+- The last column names the networks that are faster than the planned network.""",
     ),
     "benchmarks.fitting": Section(
         "What fits lose without training",
         """\
-ResNet-20, and one 3x3 convolution in the place of both convolutions of a block and the activation between them: of each
-block alone, of four blocks, and of all nine. The fit sees training images without their labels; accuracy is that of all
-test images. *Tuned* is what `lf.fit` gives, *least squares* what it gives without its last step. Peak memory is that of
-the whole process.""",
+ResNet-20, where one 3x3 convolution replaces both convolutions of a block and the activation between them. The rows are
+one block alone, four blocks, and all nine blocks. The fit sees training images without their labels. Accuracies are on
+all test images. *Tuned* is the result of `lf.fit`. *Least squares* is its result without the last step, the tuning.
+Peak memory is that of the whole process.""",
     ),
     "benchmarks.efficientnet_lite": Section(
         "A network trained on ImageNet, without labels",
         """\
-EfficientNet-Lite0 with its published weights, from PyTorch and from an ONNX file alone, planned and fitted for some
-speed-ups on this CPU. Half of the images are fitted to, without their labels, and all shares are of the other half.
-These are probably images that the network was trained on: *top-1* is for comparing the columns, and says little by
-itself. *Agreement* is the share of images with the class that the original network gives. *Fitted* is without further
-training; *distilled* learned from the original network for some epochs, on the images that were fitted to. Both have
-the same layers, so the speed-up is that of both: interleaved, batch 1, one thread.""",
+EfficientNet-Lite0 with its published weights, planned and fitted for some speed-ups on this CPU. The network comes from
+PyTorch, and from an ONNX file alone. The fit sees half of the images, without their labels. All shares are on the other
+half.
+
+- *Top-1* compares the columns. It says little by itself, because the network was probably trained on these images.
+- *Agreement* is the share of images that get the same class as from the original network.
+- *Fitted* has no further training. *Distilled* learned from the original network for some epochs, on the images of the
+  fit.
+- The speed-up is the same for fitted and distilled, because both have the same layers. It is interleaved, at batch 1,
+  with one thread.""",
     ),
     "benchmarks.fit_cost": Section(
         "What a fit costs",
         """\
-Every block becomes one 3x3, with random weights and images. *Seconds* is the time without the last step of `lf.fit`,
-*tuned* the time with it. *Each alone* is the time in which `lf.importance` tries all of them, one at a time. Peak
-memory is that of the whole process.""",
+Every block becomes one 3x3 convolution. Weights and images are random. *Seconds* is the time without the last step of
+`lf.fit`, the tuning; *tuned* is the time with it. *Each alone* is the time in which `lf.importance` fits every block,
+one at a time. Peak memory is that of the whole process.""",
     ),
     "benchmarks.paper": Section(
         "The paper's code beside ours",
         """\
-ResNet-20 by the loss, the loop and the settings of the code that the authors of Layer Folding published, written anew,
-and by our commands, from the same weights, for as many epochs on the same images. The published settings are meant for
-100 epochs: gates begin at 0, where the penalty has no slope, and few epochs open none. Our commands are told to open
-five gates (`--remove-count 5`). Fits are five 3x3 layers, fine-tuned for the epochs of both stages. *Kernels* is the
-time to merge nine pairs of 3x3 convolutions: by autograd, or by composition.""",
+ResNet-20 by two codes: the published code of Layer Folding, and our commands. The loss, the loop and the settings of
+the published code were written anew. Both codes start from the same weights, and train for the same number of epochs on
+the same images.
+
+- The published settings are meant for 100 epochs. Gates begin at 0, where the penalty has no slope. Few epochs open no
+  gate.
+- Our commands are told to open five gates (`--remove-count 5`).
+- Fits are five 3x3 layers. They are fine-tuned for the epochs of both stages.
+- *Kernels* is the time to merge nine pairs of 3x3 convolutions, by autograd or by composition.""",
     ),
     "benchmarks": Section(
         "What folding itself costs",
         """\
-Contenders are timed interleaved (A B B A) in one process; the speed-up is the median of paired ratios, over the first
-contender of each case. Machines in the cloud are fast and slow by turns: the ratios count, not the times.
+All contenders of a case are timed interleaved (A B B A) in one process. The speed-up is the median of paired ratios,
+over the first contender of the case. Machines in the cloud are fast and slow by turns: compare the ratios, not the
+times.
 
-- **epoch**: four batches of an epoch of `prefold`, images from memory and cropped as a batch, against a loop that
-  transforms each image with PIL in the main process, as the original code does.
-- **export**: what `torch.onnx` and the step to the opset take, and simplifying the file that comes out, beside onnxsim
-  and onnxslim on the same file; each name says how many nodes it leaves. All networks:
-  [export-support.md](export-support.md).
-- **fold**: `fold.fold` from end to end, its check in float64 included, on CIFAR ResNets with the activation within
-  every block gone and the padding hoisted.
-- **gates**: forward and backward pass with the depth penalty against the same network without gates. Below 1x is the
-  price of the gates: of the 9 that `prefold` has by default, and of all 19 of `--gate all`.
-- **kernels**: merged kernels of two 3x3 convolutions, by autograd as the published code of Layer Folding extracts them,
-  and by `fold.algebra.affine_conv`. `fold.fold` composes in float64.""",
+- **epoch**: four batches of an epoch of `prefold`. One contender takes images from memory, and crops them as a batch.
+  The other contender transforms each image with PIL in the main process, as the published code does.
+- **export**: the time of `torch.onnx` with the step to the opset, and the time to simplify the file, beside onnxsim and
+  onnxslim on the same file. Each name says how many nodes stay. [export-support.md](export-support.md) has all
+  networks.
+- **fold**: `fold.fold` from end to end, with its check in float64. The networks are CIFAR ResNets without the
+  activation inside each block, with the padding hoisted.
+- **gates**: forward and backward pass with the depth penalty, against the same network without gates. A ratio below 1x
+  is the price of the gates: of the 9 gates that `prefold` has by default, and of all 19 gates of `--gate all`.
+- **kernels**: the merged kernels of two 3x3 convolutions, by autograd as in the published code of Layer Folding, and by
+  `fold.algebra.affine_conv`. `fold.fold` composes in float64.""",
     ),
     "benchmarks.timing": Section(
         "Whether latencies can be trusted",
         """\
-A chain of 20 equal layers against itself, against one of 21, and against a plain loop around the runtime, each many
-times over by `python -m trt_bench bench`. At least 19 of 20 have to hold.""",
+`python -m trt_bench bench` times a chain of 20 equal layers against itself, against a chain of 21 layers, and against a
+plain loop around the runtime. Each comparison is made 20 times; at least 19 of 20 have to hold.""",
     ),
     "benchmarks.gpu": Section(
         "On a GPU",
         """\
-Networks with random weights, as CUDA graphs in PyTorch, fp32 (without TF32) and fp16, interleaved: this is about
-latency only. *Merged* has the exact merge of all layers that can merge. *Fitted* has one layer in their place, with a
-kernel as large as the largest of theirs. All three have their BatchNorms merged.""",
+Networks with random weights, as CUDA graphs in PyTorch, so the section is about latency only. They run in fp32 (without
+TF32) and in fp16, interleaved. *Merged* has the exact merge of all layers that can merge. *Fitted* has one layer in
+their place, with a kernel as large as the largest replaced kernel. All networks have their BatchNorms merged.""",
         "Not measured: there was no GPU to be had.",
     ),
 }
@@ -105,11 +118,12 @@ def page(runs: Mapping[str, Note], benchmarks: Sequence[Document], published: Pu
     found = frontier.rows(runs)
     blocks = [
         "# Results",
-        "Written by `python -m benchmarks.results` from the files in `docs/results`: one for each run folder, one for\n"
-        "each benchmark. Intervals are of 95 %. A section without a file says that nothing was measured.",
+        "`python -m benchmarks.results` writes this page from the files in `docs/results`. There is one file for each\n"
+        "run folder and for each benchmark. Intervals are of 95 %. A section without a file says that nothing was\n"
+        "measured.",
         "## Trained networks",
-        "Accuracy is top-1 on the test images, in per cent; speed-up is folded against original, interleaved, at\n"
-        "batch 1. Commands, versions and machines are [below](#commands).",
+        "Accuracy is top-1 on the test images, in per cent. The speed-up is that of the folded network over the\n"
+        "original network, interleaved, at batch 1. Commands, versions and machines are [below](#commands).",
         _trained(runs),
         *_frontier(found),
         *_goals(found, benchmarks),
@@ -122,7 +136,11 @@ def page(runs: Mapping[str, Note], benchmarks: Sequence[Document], published: Pu
             blocks += [markdown(benchmark.table), _origin(benchmark)]
         if not noted:
             blocks.append(f"{section.missing} `python -m {name} -o FILE.json` measures it.")
-    blocks.append("## Commands")
+    blocks += [
+        "## Commands",
+        "RUN, DATA, WEIGHTS and LATENCY stand for paths. In a checkout, `python -m train` and `python -m fold` are\n"
+        "the same as `layer-folding`.",
+    ]
     for name, note in runs.items():
         blocks += _commands(name, note)
     return "\n\n".join(blocks) + "\n"
@@ -133,10 +151,10 @@ def _frontier(found: Sequence[frontier.Row]) -> list[str]:
         return []
     return [
         "## Frontier of ResNet-20",
-        "The trained networks that began as ResNet-20, by the way in which they became faster. Runs whose commands\n"
-        "differ by the seed alone are one row: the mean, and the standard deviation over the seeds. *Points* is\n"
-        "folded less original. *Exact merges, planned* and gates remove activations and merge exactly. *Fits* put\n"
-        "one smaller layer in the place of several.",
+        "The trained networks that began as ResNet-20, sorted by the way in which they became faster. Runs whose\n"
+        "commands differ only by the seed share a row, with the mean and the standard deviation over the seeds.\n"
+        "*Points* is the accuracy of the folded network less that of the original network. *Exact merges, planned*\n"
+        "and *gates* remove activations and merge exactly. *Fits* put one smaller layer in the place of several.",
         "![accuracy lost against speed-up, by way](results/frontier.svg)",
         markdown(frontier.table(found)),
     ]
@@ -148,7 +166,7 @@ def _goals(found: Sequence[frontier.Row], benchmarks: Sequence[Document]) -> lis
         return []
     return [
         "## Which way for which goal",
-        "The fastest of what was measured on this page. A goal without a measurement is left out.",
+        "The fastest measured network of this page for each goal. A goal without a measurement is left out.",
         markdown([header, *rows]),
     ]
 
@@ -158,8 +176,9 @@ def _published(published: Published | None) -> list[str]:
         return []
     return [
         "## What others published",
-        "**Not the same data**, devices or networks as above: these figures are the authors' own, and were not\n"
-        "measured here. They show which losses and speed-ups are usual, not which work is better.",
+        "**The data, devices and networks are not the same as above.** The authors of each work published these\n"
+        "figures; they were not measured here. The figures show which losses and speed-ups are usual. They do not\n"
+        "show which work is better.",
         markdown(published_rows.table(published)),
         "\n".join(f"- {source.work}: {source.source}." for source in published.sources),
     ]

@@ -260,15 +260,18 @@ def page(rows: list[Row]) -> str:
 
 {passed} of {len(rows)} networks pass. Written by `{command}` with {versions}, seed {SEED}.
 
-Each network, with random weights and random BatchNorm statistics, loses a random half of its activations, {HALVES}
-times anew, and then every activation whose removal lets weighted layers merge. Each time its padding is hoisted, it is
-folded, and the folded network is compared with the hoisted one on random images. It passes if the largest difference
-is at most {TOLERANCE64:.0e} of the largest output in float64 and {TOLERANCE32:.0e} in float32, and if neither number
-nor depth of its weighted layers grows. Activations stay where their values multiply others, as in
-squeeze-and-excitation, and some where a merged layer would have more than {quantity(LARGEST)} weights.
+Weights and BatchNorm statistics are random. Each network has {HALVES + 1} trials. In the first {HALVES} trials
+a random half of its activations is removed. In the last trial every activation is removed whose removal lets weighted
+layers merge. Two kinds of activations stay: those whose values multiply other values, as in squeeze-and-excitation, and
+some where a merged layer would have more than {quantity(LARGEST)} weights.
 
-Errors are the largest of all trials; regions folded are those of each. Depth (weighted layers on the longest path),
-MACs (multiply-accumulates per image, at this size) and what stays (how many layers, and why) are of the last trial.
+In each trial the padding is hoisted, the network is folded, and the folded network is compared with the hoisted network
+on random images. The network passes if the largest difference is at most {TOLERANCE64:.0e} of the largest output
+in float64 and {TOLERANCE32:.0e} in float32, and if neither the number nor the depth of its weighted layers grows.
+
+The errors are the largest of all trials. The column of folded regions has a number for each trial. The last trial gives
+the depth (weighted layers on the longest path), the MACs (multiply-accumulates per image, at this size), and the layers
+that stay, with the reason.
 
 {_engines(rows)}
 

@@ -12,7 +12,7 @@ import layer_folding as lf
 
 
 class Block(nn.Module):
-    """x plus an inverted bottleneck of x, which is one convolution once its two activations are gone."""
+    """x plus an inverted bottleneck of x, which is one convolution once its two activations are removed."""
 
     def __init__(self, channels: int, hidden: int):
         super().__init__()

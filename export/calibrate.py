@@ -52,7 +52,7 @@ def largest_values(
         values |= {name: batch for name in tensors if name in inputs}
         for name, value in values.items():
             if not np.isfinite(value).all():
-                raise CheckError(f"int8: the value {name} is not finite on the calibration images; check those")
+                raise CheckError(f"int8: the value {name} is not finite on the calibration images; check them")
         if method == "minmax":
             for name, value in values.items():
                 largest[name] = max(largest[name], float(np.abs(value).max()))

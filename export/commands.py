@@ -46,18 +46,20 @@ def _options(parser: argparse.ArgumentParser) -> None:
         "-o",
         "--output",
         type=Path,
-        help="folder to write to, or a name.onnx of one network (beside the checkpoint)",
+        help="folder to write to, or for one network a file NAME.onnx (default: beside the network)",
     )
     parser.add_argument(
         "--precision",
         type=names(TOLERANCES),
         default=["fp32"],
         metavar="P,P",
-        help="fp32, fp16, int8, int8-fp16: int8 with the rest in fp16 (fp32)",
+        help="precisions of the files: fp32, fp16, int8, or int8-fp16, which is int8 with the rest in fp16 (fp32)",
     )
-    parser.add_argument("--data", type=Path, metavar="EVAL.NPZ", help="compare on these images too; measure accuracy")
     parser.add_argument(
-        "--opset", type=count, help="opset of the file; TensorRT 8.6 needs 17 (20; of an ONNX file its own)"
+        "--data", type=Path, metavar="EVAL.NPZ", help="labelled images to compare on, and to measure accuracy"
+    )
+    parser.add_argument(
+        "--opset", type=count, help="opset of the new file; TensorRT 8.6 needs 17 (20; a given ONNX file keeps its own)"
     )
     add_trust(parser)
     parser.add_argument("--batch", type=positive_count, help="fix the batch size (default: any)")
@@ -71,14 +73,16 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--calibration", type=Path, metavar="NPZ", help="images for int8 (default: calib.npz beside the network)"
     )
-    parser.add_argument("--method", choices=METHODS, default=METHODS[0], help="how int8 is calibrated (%(default)s)")
+    parser.add_argument(
+        "--method", choices=METHODS, default=METHODS[0], help="calibration method of int8 (%(default)s)"
+    )
     parser.add_argument(
         "--images", type=positive_count, default=512, help="number of images to calibrate with (%(default)s)"
     )
     parser.add_argument("--seed", type=count, default=0, help="seed for drawing the images (%(default)s)")
     parser.add_argument(
         "--max-drop", type=non_negative, metavar="X",
-        help="int8: the layers that cost most stay out of it, until the accuracy on --data drops by at most X points",
+        help="points of accuracy on --data that int8 may cost; the layers that cost most stay out of int8",
     )  # fmt: skip
 
 
@@ -158,7 +162,7 @@ def _check_shape(model: onnx.ModelProto, images: Sequence[int]) -> None:
     if len(model.graph.input) > 1:
         raise InputError(f"--data: the network takes {len(model.graph.input)} inputs, not images alone; leave it out")
     if len(shape) != len(found) or any(n not in (0, m) for n, m in zip(shape, found, strict=True)):
-        raise InputError(f"--data: images of {found}, but the network takes {shape}; give the set of that run")
+        raise InputError(f"--data: images of {found}, but the network takes {shape}; give the eval.npz of the same run")
 
 
 def _in_words(written: Exported, evalset: EvalSet | None, kept: Controlled | None) -> str:
@@ -203,7 +207,9 @@ def _sensitivity_options(parser: argparse.ArgumentParser) -> None:
         "--data", type=Path, metavar="NPZ",
         help="images to calibrate with and to compare on (default: calib.npz beside the network)",
     )  # fmt: skip
-    parser.add_argument("--method", choices=METHODS, default=METHODS[0], help="how int8 is calibrated (%(default)s)")
+    parser.add_argument(
+        "--method", choices=METHODS, default=METHODS[0], help="calibration method of int8 (%(default)s)"
+    )
     parser.add_argument(
         "--images", type=positive_count, default=512, help="number of images to calibrate with (%(default)s)"
     )
@@ -237,11 +243,12 @@ def _sensitivity(options: argparse.Namespace) -> None:
 COMMANDS = (
     Command(
         name="export",
-        description="Write checkpoints, or ONNX files, as simplified ONNX in the precisions asked for. Each file is "
-        "compared with its network before the file gets its name, and one line says the nodes before and after, the "
-        "smallest tolerance at which the file passes, and with --data the accuracy. Nodes by operator go to stderr. "
-        "The first failure ends the command; files written before it stay. Where a check fails (exit code 1), an older "
-        "file of the name is renamed to NAME.onnx.old. Bad input (exit code 2) leaves an older file as it is.",
+        description="Write simplified ONNX files from checkpoints or ONNX files, in each of the precisions. Each file "
+        "is compared with its network before the file gets its name. One line for each file says the nodes before and "
+        "after, the smallest tolerance at which the file passes, and with --data the accuracy. Nodes by operator go to "
+        "stderr. The first failure ends the command; files written before the failure stay. If a check fails (exit "
+        "code 1), an older file of the same name is renamed to NAME.onnx.old. Bad input (exit code 2) leaves an older "
+        "file as it is.",
         example="layer-folding export runs/demo/original.safetensors runs/demo/folded.safetensors\n"
         "layer-folding export runs/demo/folded.safetensors --precision fp32,fp16,int8 --data runs/demo/eval.npz\n"
         "layer-folding export runs/demo/folded.safetensors --precision int8 --data runs/demo/eval.npz --max-drop 0.5\n"
@@ -252,8 +259,8 @@ COMMANDS = (
     segment_files.COMMAND,
     Command(
         name="sensitivity",
-        description="Say what int8 costs in each layer of a network: how far the outputs are off with this layer alone "
-        "in int8, and with all but this layer. Write NETWORK.sensitivity.csv and a bar chart of the same name.",
+        description="Say what int8 costs in each layer of a network: how far the outputs are off with only this layer "
+        "in int8, and with all layers but this one. Write NETWORK.sensitivity.csv and a bar chart of the same name.",
         example="layer-folding sensitivity runs/demo/folded.safetensors\n"
         "layer-folding sensitivity model.onnx --data calib.npz -o sensitivity.csv",
         add_options=_sensitivity_options,

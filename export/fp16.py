@@ -29,7 +29,9 @@ def require_halvable(model: onnx.ModelProto, keep: Collection[str]) -> None:
     ``InputError`` for a node with a body, such as If, and for one that is quantised."""
     for node in model.graph.node:
         if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
-            raise InputError(f"fp16: {node.name} ({node.op_type}) has bodies, which stay in fp32; use --precision fp32")
+            raise InputError(
+                f"fp16: {node.name} ({node.op_type}) has graphs inside, which stay in fp32; use --precision fp32"
+            )
     require_floats(model, "fp16")
     _check_range(model, keep)
 

@@ -105,7 +105,7 @@ def _trace(model: nn.Module, example: torch.Tensor, dimensions: dict) -> tuple[t
         if "Constraints violated" in str(error):
             if len(dimensions) > 1:
                 raise InputError(
-                    "the model works only for some image sizes, so its size cannot be dynamic; export it without that"
+                    "the model works only for some image sizes, so its size cannot be dynamic; leave --dynamic-size out"
                 ) from error
             raise InputError(
                 "the model works only for some batch sizes, so its batch cannot be dynamic; "

@@ -90,7 +90,8 @@ def convert(
         shape = [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim[1:]]
         if len(shape) != 3 or any(n not in (0, m) for n, m in zip(shape, images.shape[1:], strict=True)):
             raise InputError(
-                f"--calibration: images of {list(images.shape[1:])}, but the network takes {shape}; give its own"
+                f"--calibration: images of {list(images.shape[1:])}, but the network takes {shape}; give its "
+                "own training images"
             )
         if precision != "int8":
             require_halvable(model, keep)

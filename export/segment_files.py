@@ -97,8 +97,14 @@ def _write(segment: Segment, path: Path, opset: int, batch: int | None, precisio
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("network", help="a run folder, whose original network is meant, a checkpoint, or a name")
-    parser.add_argument("--input", type=int, nargs="+", metavar="N", help="C H W of one image, for a name")
+    parser.add_argument("network", help="run folder (for its original network), checkpoint, or name of a network")
+    parser.add_argument(
+        "--input",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="channels, height and width of one image, for the name of a network",
+    )
     add_trust(parser)
     parser.add_argument("--opset", type=count, default=20, help="ONNX opset; TensorRT 8.6 needs 17 (%(default)s)")
     parser.add_argument("--batch", type=positive_count, help="fix the batch size (default: any)")
@@ -117,8 +123,8 @@ def _segments(options: argparse.Namespace) -> None:
 
 COMMAND = Command(
     name="segments",
-    description="Write the layers whose latency a plan needs, merged and as they are, as ONNX files of a few layers "
-    "each. `layer-folding table` times them. In int8 they are quantised as they are in the whole network.",
+    description="Write the segments whose latency a plan needs as ONNX files: layers as they are, and merged or "
+    "fitted. `layer-folding table` times the files. In int8 the segments are quantised as in the full network.",
     example="layer-folding segments runs/demo --precision int8\n"
     "layer-folding segments torchvision:mobilenet_v2 --input 3 224 224 -o segments/",
     add_options=_options,

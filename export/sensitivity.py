@@ -96,5 +96,5 @@ def _relative(expected: Sequence[np.ndarray], actual: Sequence[np.ndarray]) -> f
 def _relative_output(expected: np.ndarray, actual: np.ndarray) -> float:
     error, size = (float(np.square(x).sum()) for x in (actual - expected, expected))
     if not np.isfinite(error) or not np.isfinite(size):
-        raise CheckError("int8: an output is not finite on the calibration images; check those")
+        raise CheckError("int8: an output is not finite on the calibration images; check them")
     return float(np.sqrt(error / size)) if size else float(error > 0)

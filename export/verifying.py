@@ -110,7 +110,7 @@ def accuracy(onnx_model: str | Path | onnx.ModelProto, evalset: EvalSet) -> floa
         if scores.ndim != 2 or labels.max() >= scores.shape[1]:
             raise InputError(
                 f"--data: the network gives {list(scores.shape)}, not a score for each of {evalset.labels.max() + 1} "
-                "classes; leave it out, or give the set of that run"
+                "classes; leave --data out, or give the eval.npz of the same run"
             )
         if not np.isfinite(scores).all():
             raise CheckError("it gives NaN or infinity for images of --data")

@@ -37,7 +37,7 @@ def load(path: str | Path, trust: str | None = None) -> tuple[nn.Module, Recipe]
     """
     recipe, weights = read(path)
     if recipe.gate is not None:
-        raise InputError(f"{path}: its network still has gates; `python -m train finetune` hardens it")
+        raise InputError(f"{path}: its network still has gates; `layer-folding finetune` hardens it")
     return rebuild(path, recipe, weights, trust), recipe
 
 
@@ -51,7 +51,7 @@ def read(path: str | Path) -> tuple[Recipe, dict[str, Tensor]]:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
     except safetensors.SafetensorError as error:
         raise InputError(
-            f"{path}: not a checkpoint, or damaged; if a stage wrote it, delete it and run that again"
+            f"{path}: not a checkpoint, or damaged; if a stage wrote the file, delete the file and run the stage again"
         ) from error
     if text is None:
         raise InputError(f"{path}: holds weights without a recipe; give such a file as WEIGHTS instead")

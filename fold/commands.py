@@ -28,8 +28,14 @@ def _fold_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _scan_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("network", help="a checkpoint, or a name such as resnet20 or torchvision:resnet50")
-    parser.add_argument("--input", type=int, nargs="+", metavar="N", help="C H W of one image, for a name")
+    parser.add_argument("network", help="checkpoint, or name of a network such as resnet20 or torchvision:resnet50")
+    parser.add_argument(
+        "--input",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="channels, height and width of one image, for the name of a network",
+    )
     add_trust(parser)
     parser.add_argument("--json", action="store_true", help="print JSON in place of tables")
 
@@ -45,8 +51,9 @@ def _fold(options: argparse.Namespace) -> None:
     print(reporting.before_after(done.costs, done.recipe.accuracy))
     print()
     print(
-        f"folded = fine-tuned to {done.result.max_error:.0e} (relative, float64), and on {done.agreement.same} of "
-        f"{done.agreement.images} images by class ({done.agreement.ties} ties at rounding)"
+        f"folded against fine-tuned network: largest difference {done.result.max_error:.0e} (relative, float64), the "
+        f"same class for {done.agreement.same} of {done.agreement.images} images ({done.agreement.ties} ties at "
+        "rounding)"
     )
     print(f"wrote {options.run / FOLD.file} and {options.run / 'fold.json'}")
 
@@ -67,8 +74,8 @@ def _scan(options: argparse.Namespace) -> None:
 COMMANDS = (
     Command(
         name="scan",
-        description="List the regions that would merge if the activations in the way went, and what stays and why. "
-        "Write nothing.",
+        description="List the layers that would merge if the activations between them were removed, and the layers "
+        "that stay, with the reason. Write nothing.",
         example="layer-folding scan torchvision:resnet50 --input 3 224 224\n"
         "layer-folding scan runs/demo/original.safetensors",
         add_options=_scan_options,

@@ -25,11 +25,11 @@ from .regions.finding import Region, Skipped, exact_regions, foldable_activation
 
 @dataclass(frozen=True)
 class Merge:
-    """What became, or could become, of one region.
+    """The merge of one region, made (`fold`) or possible (`scan`).
 
-    ``layers`` and ``activations`` are module paths, the activations those whose removal the merge rests on.
-    ``kernel``, ``stride`` and ``groups`` are the merged layer's; ``macs`` (per image) and ``parameters`` are (before,
-    after). ``name`` is the merged layer's path and ``error`` its measured relative error in float64 (fold only).
+    ``layers`` and ``activations`` are module paths. The merge needs the removal of these activations. ``kernel``,
+    ``stride`` and ``groups`` are those of the merged layer. ``macs`` (per image) and ``parameters`` are (before,
+    after). ``name`` is the path of the merged layer. ``error`` is its measured relative error in float64 (`fold` only).
     """
 
     layers: tuple[str, ...]
@@ -47,8 +47,9 @@ class Merge:
 class FoldResult:
     """What `fold` did.
 
-    ``model`` has the layers merged. ``folded`` has an entry for each merged layer, ``skipped`` an entry for each layer
-    that stays, with the reason. ``max_error`` is the largest difference, relative to the largest output, in float64.
+    ``model`` is the folded network. ``folded`` has an entry for each merged layer. ``skipped`` has an entry for each
+    layer that stays, with the reason. ``max_error`` is the largest difference, relative to the largest output, in
+    float64.
     """
 
     model: fx.GraphModule
@@ -72,11 +73,11 @@ class Scan:
 def fold(model: nn.Module, example: Tensor, *, average_pooling: bool = False) -> FoldResult:
     """Merge every affine region of ``model`` into one layer each, exactly.
 
-    The function computed stays the same up to rounding: a region that is not exact at its borders is left alone and
-    listed in ``skipped`` (`hoist_padding` makes it exact, at the price of a change there). Before anything is
-    returned, original and merged network are compared in float64, and so is each region, as it is and with random
-    BatchNorm statistics. Nothing to fold gives ``folded == []``. Beside the network and the result, memory is needed
-    for the weights of one region at a time in float64, and for the values that pass between regions.
+    The network computes the same function, up to rounding. A region whose merge is not exact at the borders is left
+    alone, and listed in ``skipped``; `hoist_padding` makes such a merge exact, but changes the network at the borders.
+    Before `fold` returns, it compares the original with the merged network in float64. It also compares each region, as
+    it is and with random BatchNorm statistics. If there is nothing to fold, ``folded == []``. Beside the network and
+    the result, memory is needed for the weights of one region at a time in float64, and for the values between regions.
 
         >>> import torch, layer_folding as lf
         >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.Conv2d(8, 8, 3)).eval()
@@ -133,9 +134,9 @@ def fold(model: nn.Module, example: Tensor, *, average_pooling: bool = False) ->
 def scan(
     model: nn.Module, example: Tensor, *, activations: Collection[Activation] = (), average_pooling: bool = False
 ) -> Scan:
-    """A dry run: the regions that would merge if every activation that is in the way, and only those, were removed.
+    """A dry run: the regions that would merge if all activations between their layers were removed, and no others.
 
-    Padding is taken as hoisted, except in the multiply-accumulates before merging: those are of ``model`` as it is.
+    Padding counts as hoisted. Only the multiply-accumulates before merging are those of ``model`` as it is.
 
     Args:
         model: a network in any mode, with its activations in place; it is not modified.

@@ -39,9 +39,9 @@ _NEW = 0.2  # the share of new statistics
 class Linearizable(Opaque):
     """``alpha * linear(x) + (1 - alpha) * activation(x)`` with one learned scalar ``alpha``, from 0 at the start.
 
-    With the number of ``channels``, which are on ``axis`` (1 or -1), ``linear`` is `scale x + shift` by channel, which
-    follows the inputs that training brings, and ``alpha`` stays within [0, 1], at 1 from THRESHOLD on: such a gate
-    changes nothing any more when it is hardened, and closes only by a step that is larger than what is left. Without
+    With the number of ``channels`` on ``axis`` (1 or -1), ``linear`` is `scale x + shift` by channel. Scale and shift
+    follow the inputs in training. ``alpha`` stays within [0, 1], and is set to 1 from THRESHOLD on. Then hardening
+    changes nothing any more, and the gate closes again only by a single step of more than 1 - THRESHOLD. Without
     ``channels``, ``linear`` is the identity and ``alpha`` any number from 0 on, as in the paper.
     """
 
@@ -187,7 +187,7 @@ def linearize(
     if not chosen:
         raise InputError(
             f"{type(model).__name__} has {len(found)} activations, and the removal of none lets weighted layers "
-            "merge; fold.scan(model, example) tells why"
+            "merge; lf.scan(model, example) tells why"
         )
     groups = {node: number for number, group in enumerate(joint_activations(traced, chosen)) for node in group}
     for node in chosen:

@@ -16,7 +16,7 @@ from . import checkpoints, model_names
 def add_trust(parser: argparse.ArgumentParser) -> None:
     """Add ``--trust``, without which no code of the caller's own is imported."""
     parser.add_argument(
-        "--trust", metavar="PKG.MOD:FN", help="let a checkpoint run this function of your own, which builds its network"
+        "--trust", metavar="PKG.MOD:FN", help="your own function that a checkpoint may run to build its network"
     )
 
 
@@ -33,7 +33,7 @@ def open_network(text: str, shape: Sequence[int] | None, trust: str | None = Non
     if "/" in text:
         raise InputError(f"{text}: no such run folder or checkpoint; see `make help` for the stages that write one")
     if not shape or min(shape) < 1:
-        raise InputError(f"{text}: a name needs the size of an image, such as --input 3 224 224")
+        raise InputError(f"{text}: the name of a network needs the size of an image, such as --input 3 224 224")
     arguments = model_names.arguments_for(text, shape, trust=text)
     return model_names.build(text, arguments, trust=text).eval(), tuple(shape)
 

@@ -46,8 +46,8 @@ def save(
     """Write ``model`` to ``path``, a .safetensors file from which `load` rebuilds it.
 
     ``model`` is a network as ``network`` builds it, or what `fit`, `linearize`, `harden`, `hoist_padding` and `fold`
-    made of one, `fit` first. Which of them were used is found out, and the network is rebuilt and compared before the
-    file appears.
+    made of one, `fit` first. `save` finds out which of these steps were used. It rebuilds the network and compares the
+    two before the file appears.
 
     Example:
         >>> import torch
@@ -124,7 +124,7 @@ def load(path: str | Path, *, trust: str | None = None) -> nn.Module:
         return load_onnx(path)
     recipe, weights = checkpoints.read(path)
     if recipe.gate is not None and recipe.planned:
-        raise InputError(f"{path}: its gates open on a schedule; `python -m train finetune` hardens it")
+        raise InputError(f"{path}: its gates open on a schedule; `layer-folding finetune` hardens it")
     return checkpoints.rebuild(path, recipe, weights, trust)
 
 

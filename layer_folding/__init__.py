@@ -1,4 +1,4 @@
-"""Make trained CNNs shallower, and therefore faster.
+"""Make trained CNNs shallower and faster.
 
     import layer_folding as lf
 

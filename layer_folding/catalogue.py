@@ -21,7 +21,12 @@ class Group:
 
 
 GROUPS = (
-    Group("demo", "train,export,report", "see all of it", {"demo": "run all stages on handwritten digits, in minutes"}),
+    Group(
+        "demo",
+        "train,export,report",
+        "see the whole pipeline",
+        {"demo": "run all stages on handwritten digits, in minutes"},
+    ),
     Group(
         "train",
         "train",
@@ -31,7 +36,7 @@ GROUPS = (
             "prefold": "learn which activations can go, or carry out a plan",
             "fit": "put one layer of a chosen shape in the place of several, without labels",
             "finetune": "remove the activations whose gates are open, and train again",
-            "sweep": "all stages at several lambdas or speed-ups: accuracy against depth, or against latency",
+            "sweep": "run all stages at several lambdas or speed-ups: accuracy against depth, or against latency",
             "probe": "measure by short trainings what a network loses without each set of activations",
             "evaluate": "measure the accuracy of checkpoints",
         },
@@ -44,7 +49,7 @@ GROUPS = (
             "scan": "list what would merge, and what would not and why",
             "fold": "merge the layers of a fine-tuned network",
             "plan": "choose by measured latency what to fold",
-            "importance": "estimate without training what a network loses without each set of activations",
+            "importance": "estimate without training what a network loses by each merge or fit",
         },
     ),
     Group(
@@ -53,7 +58,7 @@ GROUPS = (
         "write ONNX files",
         {
             "export": "write checkpoints as verified ONNX files, in fp32, fp16 and int8",
-            "segments": "write the layers whose latency a plan needs, as ONNX files",
+            "segments": "write the segments whose latency a plan needs, as ONNX files",
             "sensitivity": "say what int8 costs in each layer",
         },
     ),

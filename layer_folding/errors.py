@@ -10,4 +10,4 @@ class CheckError(Exception):
 
 
 class NothingToFold(CheckError):
-    """No activation could go, or no layers merge without it: a sound result, but not the one that was asked for."""
+    """No activation could be removed, or no layers merge after the removal: a sound result, but nothing is folded."""

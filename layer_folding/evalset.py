@@ -11,7 +11,7 @@ from .errors import InputError
 _DTYPES = {"images": np.uint8, "labels": np.int64, "mean": np.float32, "std": np.float32}
 SMALLEST_STD = 1e-3  # a quarter of a level of 8 bits; below, images become infinite in half precision
 _REMEDY = (
-    "`python -m train pretrain` writes eval.npz and calib.npz, with images uint8 [N,C,H,W], labels int64 [N], mean and "
+    "`layer-folding pretrain` writes eval.npz and calib.npz, with images uint8 [N,C,H,W], labels int64 [N], mean and "
     "std float32 [C]"
 )
 
@@ -47,7 +47,8 @@ class EvalSet:
             raise InputError(f"{path}: images of {list(self.images.shape[1:])}, but the network takes {list(shape)}")
         if self.labels.max() >= classes:
             raise InputError(
-                f"{path}: labels up to {self.labels.max()}, but the network has {classes} classes; give its own data"
+                f"{path}: labels up to {self.labels.max()}, but the network has {classes} classes; give the "
+                "images of its own data"
             )
 
     def _normalised(self, numbers: np.ndarray) -> np.ndarray:

@@ -150,9 +150,7 @@ def _with_size(source: Path, example: Tensor, path: Path) -> Path:
 def _require_image(source: Path, network: OnnxNetwork, example: Tensor) -> None:
     wanted = [size or given for size, given in zip(network.shape, example.shape[1:], strict=False)]
     if len(network.shape) != example.ndim - 1 or wanted != list(example.shape[1:]):
-        raise InputError(
-            f"{source}: takes images {list(network.shape)}, and these are {list(example.shape[1:])}; resize"
-        )
+        raise InputError(f"{source}: takes images {list(network.shape)}, not {list(example.shape[1:])}; resize them")
 
 
 def _keep_interface(output: Path, source: Path, network: OnnxNetwork) -> None:

@@ -15,6 +15,8 @@ from .subcommands import chosen
 
 PROGRAM = "layer-folding"
 _EXAMPLE = f"""\
+order in a run: pretrain; prefold, or segments, table, importance, plan and fit; finetune; fold; export; bench; report
+
 examples:
   {PROGRAM} demo                                              # all stages on handwritten digits, in minutes
   {PROGRAM} show runs/demo                                    # what is in the files of a run

@@ -99,5 +99,5 @@ def _row(fields: Mapping[str, str], where: str) -> Row:
         raise InputError(f"{where}: st {row.st} and end {row.end} are no segment; it needs 0 <= st < end")
     for name, value in (("time", row.time), ("stdev", row.stdev)):
         if not (math.isfinite(value) and value >= 0):
-            raise InputError(f"{where}: {name} is {value}, not a number of ms, 0 or more; measure row again")
+            raise InputError(f"{where}: {name} is {value}, not a number of ms, 0 or more; measure the row again")
     return row

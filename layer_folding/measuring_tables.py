@@ -53,7 +53,7 @@ def table(
             there, and `lf.read_table` reads the table again. Without a folder no file is kept.
         precision: precision of the segments; a plan by the table is for this precision.
         batch: images per inference.
-        runtime: ``auto`` is TensorRT, else TensorRT-RTX, where a GPU is there that it serves, otherwise ONNX Runtime.
+        runtime: ``auto`` is the first of TensorRT, TensorRT-RTX and ONNX Runtime that works on this machine.
         provider: what ONNX Runtime runs on.
         threads: CPU threads of ONNX Runtime.
         opset: ONNX opset of the segments; 17 for TensorRT 8.6.

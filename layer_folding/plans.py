@@ -196,4 +196,4 @@ def read_plan(path: str | Path) -> Plan:
     Raises:
         InputError: the file is missing, damaged, or of another version.
     """
-    return records.read(path, Plan, SCHEMA, "plan again, with `make plan` or `python -m fold plan`")
+    return records.read(path, Plan, SCHEMA, "plan again, with `make plan` or `layer-folding plan`")

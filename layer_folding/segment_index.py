@@ -57,5 +57,5 @@ def write_index(folder: str | Path, index: SegmentIndex) -> None:
 
 def read_index(folder: str | Path) -> SegmentIndex:
     """Read the segments.json of ``folder``. Raises InputError where it is missing, damaged, or has a name twice."""
-    remedy = "export the segments again, with `python -m export segments`"
+    remedy = "export the segments again, with `layer-folding segments`"
     return records.read(index_path(folder), SegmentIndex, SCHEMA, remedy)

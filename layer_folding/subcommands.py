@@ -5,7 +5,7 @@ in ``catalogue.py``. A `Command` joins the options to the function that takes th
 
     Command(
         name="scan",
-        description="List the regions that would merge if the activations in the way went. Writes nothing.",
+        description="List what would merge, and what would not and why. Write nothing.",
         example="layer-folding scan torchvision:resnet50 --input 3 224 224",
         add_options=_scan_options,  # takes the parser
         function=_scan,             # takes what was parsed; calls a plain function with values
@@ -92,7 +92,7 @@ def chosen(words: list[str], program: str, groups: Sequence[Group], example: str
 
 def _overview(program: str, groups: Sequence[Group], example: str) -> str:
     width = max(len(name) for group in groups for name in group.summaries)
-    parts = [f"usage: {program} COMMAND ...", "Make trained CNNs shallower, and therefore faster."]
+    parts = [f"usage: {program} COMMAND ...", "Make trained CNNs shallower and faster."]
     for group in groups:
         lines = [f"  {name:{width}}  {summary}" for name, summary in group.summaries.items()]
         parts.append("\n".join([f"{group.title}:", *lines]))

@@ -103,8 +103,8 @@ def why(run: Run) -> str:
     less = f"It has {depth} fewer weighted layer{'s' * (depth != 1)} on its longest path and {macs:.2f} times the MACs"
     if run.bench.comparison.verdict == "slower":
         return (
-            f"{less}. On this device that is no gain: keep the original here, or plan by measured latency, which folds "
-            "only what pays."
+            f"{less}. On this device fewer layers are no gain: keep the original network here, or plan by measured "
+            "latency. A plan folds only what pays."
         )
     return f"{less}."
 
@@ -133,7 +133,7 @@ def _network(run: Run, fold: FoldRecord, make: Callable[..., str], environment: 
     before, after = map(layer_graph.layers, paths)
     most = max(len(before), len(after))
     if most > drawing.MOST:
-        text = '<p class="missing">No drawing: {} layers are more than the {} that are still legible.</p>'
+        text = '<p class="missing">No drawing: {} layers are too many; at most {} stay legible.</p>'
         return Markup(text).format(most, drawing.MOST)
     fitted = {layer for fit in fold.fitted for layer in (fit.name, *fit.layers)}
     fitted |= {merge.name for merge in fold.folded if fitted & {*merge.layers}}

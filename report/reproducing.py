@@ -12,6 +12,7 @@ from layer_folding.run_config import StageRun
 
 from .run_folder import Run
 
+_PROGRAM = "layer-folding"
 # Options whose name is not that of their setting.
 _OPTIONS = {"penalty": "--lambda", "choices": "--choose"}
 _PRECISIONS = ("fp32", "fp16", "int8", "int8-fp16")
@@ -36,18 +37,17 @@ def steps(run: Run) -> list[Step]:
     """The commands of ``run`` in their order, as they can be given again from any folder."""
     folder = str(run.folder)
     stages = run.config.stages if run.config else {}
-    found = [_stage(folder, name, stage) for name, stage in stages.items()]
+    trust = _trust(run)
+    found = [_stage(folder, name, stage, trust) for name, stage in stages.items()]
     if run.fold:
-        spec = run.fold.model.spec
-        named = [] if spec.startswith(("layer_folding:", "torchvision", "timm")) or not spec else ["--trust", spec]
-        found.append(Step("fold", _join("python", "-m", "fold", "fold", folder, *named), {}, []))
+        found.append(Step("fold", _join(_PROGRAM, "fold", folder, *trust), {}, []))
     checkpoints = [run.folder / f"{name}.safetensors" for name in ("original", "folded")]
     made = [
         name for name in _PRECISIONS if (run.folder / f"folded{'' if name == 'fp32' else f'.{name}'}.onnx").exists()
     ]
     if made:
-        given = ["--precision", ",".join(made), "--data", run.folder / "eval.npz", *checkpoints]
-        found.append(Step("export", _join("python", "-m", "export", *given), {}, []))
+        given = [*trust, "--precision", ",".join(made), "--data", run.folder / "eval.npz", *checkpoints]
+        found.append(Step("export", _join(_PROGRAM, "export", *given), {}, []))
     return [*found, *([_bench(run.folder, run.bench)] if run.bench else [])]
 
 
@@ -58,9 +58,15 @@ def profiled(run: Run) -> str:
     return f"{_bench(run.folder, run.bench).command} {_join('--export-profile', run.folder / 'profile')}"
 
 
-def _stage(folder: str, name: str, stage: StageRun) -> Step:
+def _trust(run: Run) -> list[str]:
+    """The option without which a checkpoint of the caller's own network is refused; empty for other networks."""
+    spec = run.fold.model.spec if run.fold else ""
+    return [] if spec.startswith(("layer_folding:", "torchvision", "timm", "onnx:")) or not spec else ["--trust", spec]
+
+
+def _stage(folder: str, name: str, stage: StageRun, trust: list[str]) -> Step:
     command = ["fit", folder] if run_config.is_fit(stage) else [name, "--run", folder]
-    words: list[object] = ["python", "-m", "train", *command]
+    words: list[object] = [_PROGRAM, *command, *([] if "model" in stage.settings else trust)]
     notes: list[str] = []
     for key, value in stage.settings.items():
         option = _OPTIONS.get(key, f"--{key.replace('_', '-')}")
@@ -87,7 +93,7 @@ def _stage(folder: str, name: str, stage: StageRun) -> Step:
 
 def _bench(folder: Path, bench: BenchResult) -> Step:
     settings, device = bench.settings, bench.device
-    words: list[object] = ["python", "-m", "trt_bench", "bench", "--runtime", bench.runtime]
+    words: list[object] = [_PROGRAM, "bench", "--runtime", bench.runtime]
     options = {
         "--provider": settings.provider,
         "--threads": settings.threads,

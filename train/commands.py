@@ -63,7 +63,8 @@ def _fit(given: argparse.Namespace) -> None:
         return
     if given.output or given.speedup or given.budget_ms:
         raise InputError(
-            f"{given.run}: -o, --speedup and --budget-ms are for an ONNX file; `make fit SPEEDUP=1.3` plans"
+            f"{given.run}: -o, --speedup and --budget-ms are for an ONNX file; in a run folder, "
+            "`make fit SPEEDUP=1.3` plans"
         )
     if given.epochs:
         raise InputError(f"{given.run}: --epochs is for an ONNX file; `layer-folding finetune` trains what was fitted")
@@ -71,7 +72,7 @@ def _fit(given: argparse.Namespace) -> None:
         raise InputError(f"{given.run}: nothing to fit; give --choose NAME=SHAPE, or --plan FILE")
     choices = tuple(map(str, plan_files.fits(given.plan) if given.plan else given.choices))
     if isinstance(given.images, Path):
-        raise InputError(f"--images {given.images}: is no number; a folder is for an ONNX file")
+        raise InputError(f"--images {given.images}: is no number of images; a folder is for an ONNX file")
     settings = FitSettings(choices=choices, images=given.images, seed=given.seed, force=given.force)
     _say_fit(fit_run(given.run, settings, given.trust))
 
@@ -84,7 +85,7 @@ def _fit_file(given: argparse.Namespace) -> None:
     if given.output is None:
         raise InputError(f"{given.run}: has no name for the faster file; give -o FILE.onnx")
     if not isinstance(given.images, Path):
-        raise InputError(f"{given.run}: has no images to fit to; give --images DIR, a folder of some hundred")
+        raise InputError(f"{given.run}: has no images to fit to; give --images DIR, a folder with some hundred images")
     shape = [size or given.size for size in onnx_in.read_network(given.run).shape[1:]]
     if None in shape or len(shape) != 2:
         raise InputError(f"{given.run}: leaves the size of its images open; give --size PIXELS")
@@ -135,7 +136,7 @@ def _sweep(given: argparse.Namespace) -> None:
         _sweep_budgets(given)
         return
     if given.latency or given.importance:
-        raise InputError("--latency, --importance: are for --speedups; the table of prefold is one of its options")
+        raise InputError("--latency, --importance: are for --speedups; for lambdas, give --prefold='--latency CSV'")
     run = ["--run", str(given.run)]
     prefolding = parse(COMMANDS, ["prefold", *run, *given.prefold], PROGRAM)[1]
     finetuning = parse(COMMANDS, ["finetune", *run, *given.finetune], PROGRAM)[1]
@@ -203,9 +204,9 @@ COMMANDS = (
     Command(
         name="fit",
         description="Put one layer in the place of layers and the activations between them, by least squares on "
-        "training images: the stage prefold, without labels. Interrupted, the command goes on at the last "
-        "fitted layer. The error is relative, on images that were not fitted on. Given an ONNX file, the command "
-        "measures, plans, fits, folds, exports and times, all on this machine.",
+        "training images, without labels. In a run folder this replaces the stage prefold. Interrupted, the command "
+        "goes on at the last fitted layer. The printed error is relative, on images that were not fitted on. Given an "
+        "ONNX file, the command measures, plans, fits, folds, exports and times, all on this machine.",
         example="layer-folding fit runs/cars --choose layer1.0.relu=3 layer2.1.relu=3\n"
         "layer-folding fit runs/cars --plan runs/cars/plan.json\n"
         "layer-folding fit cars.onnx --images photos --speedup 1.3 -o faster.onnx",
@@ -222,9 +223,9 @@ COMMANDS = (
     ),
     Command(
         name="sweep",
-        description="Prefold, fine-tune and fold with several lambdas: accuracy against depth. With --speedups: plan, "
-        "fit, fine-tune and fold for each of several speed-ups, by one latency table and one importance: accuracy "
-        "against speed-up. Each point has its own run folder; interrupted, the command goes on where it stopped.",
+        description="Prefold, fine-tune and fold with several lambdas: accuracy against depth. With --speedups, plan, "
+        "fit, fine-tune and fold for several speed-ups, by one latency table and one importance: accuracy against "
+        "speed-up. Each point has its own run folder. Interrupted, the command goes on where it stopped.",
         example="layer-folding sweep --run runs/demo --lambdas 0.1 0.25 1 --prefold='--epochs 20'\n"
         "layer-folding sweep --run runs/demo --speedups 1.1 1.2 1.4 --finetune='--epochs 5'",
         add_options=options.sweep,
@@ -232,8 +233,9 @@ COMMANDS = (
     ),
     Command(
         name="probe",
-        description="For each set of activations whose removal lets layers merge, train the original network for a "
-        "little without it. Writes RUN/importance.csv for `layer-folding plan --importance`; interrupted, it goes on.",
+        description="Train the original network for a little without each set of activations whose removal lets layers "
+        "merge. Write RUN/importance.csv for `layer-folding plan --importance`. Interrupted, the command goes on where "
+        "it stopped.",
         example="layer-folding probe --run runs/demo --latency runs/demo/latency.csv --epochs 1",
         add_options=options.probe,
         function=_probe,

@@ -59,7 +59,7 @@ def enter(
     if changes:
         raise InputError(
             f"{run}: {stage} was started there with other settings ({_listed(changes)}); "
-            "give those again, or another run folder (RUN=DIR), or delete this one"
+            "give the earlier settings again, or another run folder (RUN=DIR), or delete this folder"
         )
 
 
@@ -95,7 +95,7 @@ def digest(path: Path) -> str:
 def _stage(run: Path, stage: str) -> StageRun:
     stages = _read(run).stages
     if stage not in stages:
-        raise InputError(f"{run}: {stage} has not run there; run it first, see `python -m train {stage} --help`")
+        raise InputError(f"{run}: {stage} has not run there; run it first, see `layer-folding {stage} --help`")
     return stages[stage]
 
 
@@ -104,7 +104,7 @@ def _read(run: Path) -> Config:
     if config is not None:
         return config
     if run.exists() and (not run.is_dir() or any(not name.startswith(".") for name in os.listdir(run))):
-        raise InputError(f"{run}: exists and is no run folder (it has no config.json); give another one, RUN=DIR")
+        raise InputError(f"{run}: exists and is no run folder (it has no config.json); give another folder, RUN=DIR")
     return Config({})
 
 

@@ -30,7 +30,7 @@ def fit_run(run: Path, settings: FitSettings, trust: str | None = None) -> Train
     parent = run / PRETRAIN.file
     model, recipe = checkpoints.load(parent, trust)
     if recipe.gates:
-        raise InputError(f"{parent}: has gates of its own, and was not trained without; fit from weights without gates")
+        raise InputError(f"{parent}: has gates of its own; start from weights that were trained without gates")
     choices: dict[str | tuple[str, ...], LayerShape] = {}
     for choice in map(parse_choice, settings.choices):
         if choice.activations in choices:

@@ -93,9 +93,9 @@ def _choice(gated: nn.Module, recipe: Recipe, settings: FinetuneSettings, run: P
     if not choice.removed:
         name, widest = max(gates(gated).items(), key=lambda item: item[1].alpha.item())
         raise NothingToFold(
-            f"{run / PREFOLD.file}: no activation can go: {len(choice.kept)} would cost too much, and of the other "
-            f"gates the widest, {name}, is at {widest.alpha.item():.2f} of {settings.threshold}; prefold with more "
-            "--epochs (EPOCHS) or a larger --lambda (LAMBDA), in a new run folder"
+            f"{run / PREFOLD.file}: no activation can go: to remove {len(choice.kept)} would cost too much, and "
+            f"the widest of the other gates, {name}, is at {widest.alpha.item():.2f} of {settings.threshold}; prefold "
+            "with more --epochs (EPOCHS) or a larger --lambda (LAMBDA), in a new run folder"
         )
     return choice
 

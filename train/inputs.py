@@ -84,12 +84,14 @@ def _check(model: nn.Module, spec: str, dataset: data.Dataset) -> None:
             logits = model(torch.zeros(1, *dataset.shape))
     except (RuntimeError, ValueError, TypeError, AssertionError) as error:
         raise InputError(
-            f"model {spec!r}: does not take {images} ({error}); give another --size or --data, or a network for these"
+            f"model {spec!r}: does not take {images} ({error}); give another --size or --data, or a "
+            "network for these images"
         ) from error
     model.train()
     classes = len(dataset.classes)
     if classes and (not isinstance(logits, Tensor) or logits.shape != (1, classes)):
         given = f"a tensor {list(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
         raise InputError(
-            f"model {spec!r}: gives {given} for one of the {images}, not [1, {classes}] logits; let it take num_classes"
+            f"model {spec!r}: gives {given} for one of the {images}, not [1, {classes}] logits; let its "
+            "function take num_classes"
         )

@@ -38,14 +38,16 @@ def settings(kind: Callable[..., Settings], options: argparse.Namespace) -> Sett
 def pretrain(parser: argparse.ArgumentParser) -> None:
     """The options of the stage that makes the network."""
     _run(parser)
-    names = f"{', '.join(MODELS)}; or torchvision:NAME, timm:NAME, or package.module:function of your own"
+    names = f"network: {', '.join(MODELS)}; or torchvision:NAME, timm:NAME, or your own package.module:function"
     network = parser.add_mutually_exclusive_group(required=True)
     network.add_argument("--model", type=_spec, help=names)
     network.add_argument(
         "-d", "--depth", dest="model", type=lambda depth: _spec(f"resnet{depth}"), metavar="N",
         help="short for --model resnetN",
     )  # fmt: skip
-    parser.add_argument("--weights", type=Path, help="weights that replace training (.pt, .pth, .th, .safetensors)")
+    parser.add_argument(
+        "--weights", type=Path, help="file of weights, in place of training (.pt, .pth, .th, .safetensors)"
+    )
     _data(parser)
     _training(parser, epochs=30, lr=0.1)
 
@@ -65,15 +67,15 @@ def prefold(parser: argparse.ArgumentParser) -> None:
         "--gate-weights", type=lambda text: read_gate_weights(Path(text)), metavar="FILE",
         help="weight of each gate in the depth penalty: a CSV file with columns gate,weight or a JSON object (all 1)",
     )  # fmt: skip
-    _latency(aims, "weigh each gate by the time that its removal saves, from this latency table; the mean weight is 1")
+    _latency(aims, "latency table: weigh each gate by the time that its removal saves; the mean weight is 1")
     aims.add_argument(
         "--remove", type=plan_files.changes, default=(), metavar="NAME,...|PLAN",
-        help="remove these activations on a schedule, and learn no gates; all: every activation with a gate; "
-        "+VALUE=ACTIVATION: add a copy of ACTIVATION behind VALUE; a plan with fits is carried out as `fit` does",
+        help="activations to remove on a schedule, while no gate learns; all: every activation with a gate; "
+        "+VALUE=ACTIVATION: add a copy of ACTIVATION behind VALUE; a plan with fits is carried out as by `fit`",
     )  # fmt: skip
     aims.add_argument(
         "--remove-count", type=count, default=0, metavar="N",
-        help="raise lambda until N gates are open, in place of a lambda (off)",
+        help="number of gates to open: lambda rises until N gates are open (off)",
     )  # fmt: skip
     parser.add_argument(
         "--gate-lr", type=positive, default=10.0, help="learning rate of the gates, in multiples of --lr (%(default)s)"
@@ -85,7 +87,7 @@ def prefold(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--gate", choices=["foldable", "all"], default="foldable",
-        help="gate the activations whose removal lets layers merge, or all of them (%(default)s)",
+        help="activations that get a gate: foldable (the removal lets layers merge), or all (%(default)s)",
     )  # fmt: skip
 
 
@@ -96,8 +98,8 @@ def fit(parser: argparse.ArgumentParser) -> None:
     choices = parser.add_mutually_exclusive_group()
     choices.add_argument(
         "--choose", dest="choices", type=parse_choice, nargs="+", metavar="NAME,...=SHAPE",
-        help="activations to remove together, and the shape of the one layer in the place of these activations and the "
-        "layers around: a kernel size (3, 3x1), merged, depthwise or none",
+        help="activations to remove together, and the shape of the layer in their place: a kernel size (3, 3x1), "
+        "merged, depthwise or none",
     )  # fmt: skip
     choices.add_argument(
         "--plan",
@@ -106,27 +108,30 @@ def fit(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--images", type=_count_or_folder, default=FitSettings.images, metavar="N",
-        help="training images to fit to, without their labels (%(default)s); for an ONNX file, a folder of images",
+        help="number of training images to fit to, without their labels (%(default)s); for an ONNX file, a folder of "
+        "images",
     )  # fmt: skip
     parser.add_argument("--seed", type=count, default=FitSettings.seed, help="seed that draws the images (%(default)s)")
-    parser.add_argument("--force", action="store_true", help="keep layers that are worse than a constant")
-    file = parser.add_argument_group("of an ONNX file")
+    parser.add_argument("--force", action="store_true", help="keep fitted layers that are worse than a constant")
+    file = parser.add_argument_group("for an ONNX file")
     limits = file.add_mutually_exclusive_group()
     limits.add_argument(
-        "--speedup", type=positive, metavar="S", help="be at least S times as fast (as fast as it gets)"
+        "--speedup", type=positive, metavar="S", help="speed-up to reach (without a limit: the fastest network)"
     )
-    limits.add_argument("--budget-ms", type=positive, metavar="X", help="take at most this latency, in ms")
+    limits.add_argument("--budget-ms", type=positive, metavar="X", help="latency to keep within, in ms")
     file.add_argument(
-        "-o", "--output", type=Path, metavar="FILE", help="ONNX file to write; a folder beside it is kept"
+        "-o", "--output", type=Path, metavar="FILE", help="ONNX file to write; a folder beside it keeps table and plan"
     )
     file.add_argument(
         "-e", "--epochs", type=count, default=0, metavar="N",
-        help="epochs of distillation from the file over the images, after the fits (%(default)s)",
+        help="epochs of distillation on the images after the fits; the given network is the teacher (%(default)s)",
     )  # fmt: skip
-    file.add_argument("--size", type=_pixels, help="width and height of the images, where the file leaves them open")
+    file.add_argument(
+        "--size", type=_pixels, help="width and height of the images in pixels, for a file that leaves them open"
+    )
     _normalisation(file)
     file.add_argument(
-        "--runtime", default="auto", choices=["auto", *TITLES], help="what the file is timed on (%(default)s)"
+        "--runtime", default="auto", choices=["auto", *TITLES], help="runtime that times the files (%(default)s)"
     )
 
 
@@ -165,7 +170,7 @@ def probe(parser: argparse.ArgumentParser) -> None:
     _run(parser)
     add_trust(parser)
     _training(parser, epochs=1, lr=0.02)
-    _latency(parser, "probe only sets whose removal makes the network faster, by this latency table")
+    _latency(parser, "latency table: probe only sets whose removal makes the network faster by it")
 
 
 def sweep(parser: argparse.ArgumentParser) -> None:
@@ -182,12 +187,16 @@ def sweep(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     for name in ("latency", "importance"):
         parser.add_argument(
-            f"--{name}", type=Path, metavar="CSV", help=f"for --speedups: plan by this file (RUN/{name}.csv)"
+            f"--{name}", type=Path, metavar="CSV", help=f"{name} table to plan by, for --speedups (RUN/{name}.csv)"
         )
     add_trust(parser)
     for stage in ("prefold", "finetune"):
         parser.add_argument(
-            f"--{stage}", type=shlex.split, default=[], metavar="'OPTIONS'", help=f"options of {stage}, see its --help"
+            f"--{stage}",
+            type=shlex.split,
+            default=[],
+            metavar="'OPTIONS'",
+            help=f"options for each {stage}, between quotes",
         )
     parser.add_argument(
         "--engine", choices=["sequential", "ray"], default="sequential",
@@ -205,7 +214,7 @@ def _latency(parser: "argparse._ActionsContainer", purpose: str) -> None:
 
 def _data(parser: argparse.ArgumentParser) -> None:
     """Options that say which images, and what a network gets of them."""
-    names = f"{', '.join(data.NAMES)}, or a folder with train/CLASS and test/CLASS (or val/CLASS) images"
+    names = f"data set: {', '.join(data.NAMES)}, or a folder with train/CLASS and test/CLASS (or val/CLASS) images"
     parser.add_argument("--data", required=True, help=names)
     parser.add_argument(
         "--size", type=_pixels, default=32, help="width and height of the images, in pixels (%(default)s)"
@@ -227,7 +236,7 @@ def _training(parser: argparse.ArgumentParser, epochs: int, lr: float) -> None:
     add("-e", "--epochs", type=count, default=epochs, help="epochs to train; 0 skips training (%(default)s)")
     add("-b", "--batch", type=positive_count, default=128, help="images in a training step (%(default)s)")
     add("-lr", "--lr", type=positive, default=lr, help="peak learning rate (%(default)s)")
-    add("--schedule", choices=SCHEDULES, default="one-cycle", help="how the learning rate falls (%(default)s)")
+    add("--schedule", choices=SCHEDULES, default="one-cycle", help="course of the learning rate (%(default)s)")
     add("-m", "--momentum", type=fraction, default=0.9, help="momentum of SGD, after Nesterov (%(default)s)")
     add("-wd", "--weight-decay", type=non_negative, default=5e-4, help="weight decay; gates have none (%(default)s)")
     add(
@@ -236,7 +245,13 @@ def _training(parser: argparse.ArgumentParser, epochs: int, lr: float) -> None:
         default=0.0,
         help="share of the target spread over all classes (%(default)s)",
     )
-    add("--ema", type=fraction, default=0.0, metavar="DECAY", help="average weights over steps, e.g. 0.999 (off)")
+    add(
+        "--ema",
+        type=fraction,
+        default=0.0,
+        metavar="DECAY",
+        help="decay of the average of the weights over steps, e.g. 0.999 (off)",
+    )
     add(
         "--precision", choices=PRECISIONS, default="fp32",
         help="precision of convolutions and products; weights stay fp32; bf16 and fp16 pay on a GPU (%(default)s)",
@@ -244,7 +259,7 @@ def _training(parser: argparse.ArgumentParser, epochs: int, lr: float) -> None:
     add("--accumulate", type=positive_count, default=1, metavar="N", help="compute a batch in N parts (%(default)s)")
     add(
         "--sync-bn", action=_OnGPUs, nargs=0, default=False,
-        help="under torchrun: BatchNorm over the whole batch, not the part of each process",
+        help="under torchrun: BatchNorm over the whole batch, not over the part of each process",
     )  # fmt: skip
     add("--seed", type=count, default=0, help="seed of weights, shuffling and augmentation (%(default)s)")
 

@@ -22,7 +22,9 @@ def changes(text: str) -> tuple[str, ...]:
         return _some("--remove", text, read_plan(text).lines if _is_json(text) else _lines(_read(text)))
     found = _lines(text)
     if not found:
-        raise InputError(f"--remove {text!r}: no name in it; give the names of gates, or leave it out to learn them")
+        raise InputError(
+            f"--remove {text!r}: no name in it; give the names of gates, or leave --remove out to learn them"
+        )
     return found
 
 

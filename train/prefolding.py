@@ -31,7 +31,9 @@ def prefold(run: Path, settings: PrefoldSettings, latency: Path | None = None, t
     parent = run / PRETRAIN.file
     model, recipe = checkpoints.load(parent, trust)
     if recipe.gates and settings.remove:
-        raise InputError(f"--remove: {parent} has gates of its own; leave it out, or start from weights without gates")
+        raise InputError(
+            f"--remove: {parent} has gates of its own; leave --remove out, or start from weights without gates"
+        )
     gate = "all" if recipe.gates else settings.gate  # given gates may stand anywhere
     linear = "identity" if recipe.gates else settings.linear  # given gates were trained towards the identity
     example = example_of(recipe)

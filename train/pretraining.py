@@ -45,8 +45,8 @@ def pretrain(run: Path, settings: PretrainSettings, weights: Path | None = None)
         loop.train(start.model, dataset, run, PRETRAIN.command, hyperparameters(settings))
     if start.gates:
         print(
-            f"note: {weights} has {len(start.gates)} gates, of which prefold takes the values; the original "
-            "network, without them, is not what these weights were trained for",
+            f"note: {weights} has {len(start.gates)} gates; prefold starts from their values, but the original network "
+            "has no gates, so it is not the network that these weights were trained for",
             file=sys.stderr,
         )
     accuracy = loop.accuracy(start.model, dataset)

@@ -32,7 +32,7 @@ def read_published(name: str) -> tuple[tuple[str, ...], dict[str, tuple[Tensor, 
         reason = " ".join(str(error).split())
         raise InputError(f"data {name!r}: cannot be downloaded ({reason}); {_by_hand(kind, root)}") from error
     except Exception as error:  # MNIST's files have no checksum once they are unpacked, and can raise almost anything
-        raise InputError(f"data {name!r}: damaged; remove {root / kind.__name__} and run it again") from error
+        raise InputError(f"data {name!r}: damaged; remove {root / kind.__name__} and run the command again") from error
     tensors = {split: (_images(data.data), torch.as_tensor(data.targets)) for split, data in splits.items()}
     return tuple(name.split(" - ")[0] for name in splits["train"].classes), tensors
 
@@ -54,4 +54,4 @@ def _by_hand(kind: type[datasets.MNIST] | type[datasets.CIFAR10], root: Path) ->
         names, url, folder = [name for name, _ in kind.resources], kind.mirrors[0], root / "MNIST" / "raw"
     else:
         names, url, folder = [kind.filename], kind.url, root
-    return f"put {', '.join(names)} from {url} into {folder} and run it again"
+    return f"put {', '.join(names)} from {url} into {folder} and run the command again"

@@ -66,7 +66,7 @@ def resume(run: Path, stage: str, parts: Mapping[str, Stateful]) -> list[Row]:
         return rows
     except Exception as error:  # whatever the state of another version raises
         raise InputError(
-            f"{path(run, stage)}: of another version; delete it, and {stage} starts from its first epoch"
+            f"{path(run, stage)}: another version wrote it; delete it, and {stage} starts from its first epoch"
         ) from error
 
 

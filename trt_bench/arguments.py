@@ -37,8 +37,8 @@ def build(parser: argparse.ArgumentParser) -> None:
         "--runtime",
         default="auto",
         choices=["auto", "tensorrt", "tensorrt-rtx"],
-        help="builder of the engines; auto: the first of both that is installed and finds a GPU, with --for "
-        "TensorRT-RTX (%(default)s)",
+        help="builder of the engines; auto: TensorRT-RTX with --for, else the first of the two that is installed and "
+        "finds a GPU (%(default)s)",
     )
     parser.add_argument(
         "--for",
@@ -46,20 +46,22 @@ def build(parser: argparse.ArgumentParser) -> None:
         type=capabilities,
         default=(),
         metavar="SM[,SM]",
-        help="build for GPUs of these compute capabilities, such as sm86,sm89, which need not be here (TensorRT-RTX)",
+        help="compute capabilities to build for, such as sm86,sm89, with TensorRT-RTX; no GPU is needed here",
     )
     parser.add_argument(
         "-o",
         "--output",
         metavar="FOLDER",
-        help="copy each engine to a file here, NAME.engine or NAME-sm86.engine, for trtexec and programs of your own",
+        help="folder for a copy of each engine, NAME.engine or NAME-sm86.engine, for trtexec and your own programs",
     )
     _batches(parser)
     _tensorrt(parser)
 
 
 def table(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("segments", metavar="SEGMENTS", help="folder with segments.json and the segments' ONNX files")
+    parser.add_argument(
+        "segments", metavar="SEGMENTS", help="folder with segments.json and the ONNX files of the segments"
+    )
     parser.add_argument("-o", "--output", metavar="CSV", required=True, help="table to write: st,end,time,stdev (ms)")
     parser.add_argument(
         "--bound",
@@ -77,7 +79,7 @@ def table(parser: argparse.ArgumentParser) -> None:
     _runtime(parser)
     parser.add_argument("--batch", type=positive_count, default=1, help="images per inference (%(default)s)")
     _tensorrt(parser)
-    _run(parser, seconds=0.5)
+    _run(parser, seconds=0.5, what="segment")
 
 
 def show(parser: argparse.ArgumentParser) -> None:
@@ -100,8 +102,8 @@ def _runtime(command: argparse.ArgumentParser) -> None:
         "--runtime",
         default="auto",
         choices=["auto", "onnxruntime", "tensorrt", "tensorrt-rtx"],
-        help="auto: TensorRT, else TensorRT-RTX, where a GPU is there that it serves, otherwise ONNX Runtime "
-        "(%(default)s)",
+        help="runtime to measure with; auto: the first of TensorRT, TensorRT-RTX and ONNX Runtime that works on this "
+        "machine (%(default)s)",
     )
     command.add_argument(
         "--provider", default="cpu", choices=["cpu", "cuda"], help="device of ONNX Runtime (%(default)s)"
@@ -122,17 +124,15 @@ def _batches(command: argparse.ArgumentParser) -> None:
 
 def _tensorrt(command: argparse.ArgumentParser) -> None:
     group = command.add_argument_group("TensorRT engines")
-    group.add_argument("--workspace", type=positive_count, metavar="MIB", help="limit of scratch memory (all)")
+    group.add_argument("--workspace", type=positive_count, metavar="MIB", help="limit of scratch memory, in MiB (all)")
     group.add_argument("--level", type=int, choices=range(6), help="builder optimisation level (TensorRT's default)")
-    group.add_argument(
-        "--dla", type=count, metavar="CORE", help="run on this DLA core what it can do, the rest on the GPU"
-    )
-    group.add_argument("--cache", metavar="DIR", help="keep engines here (~/.cache/layer-folding/engines)")
+    group.add_argument("--dla", type=count, metavar="CORE", help="DLA core to run on; the GPU runs what the DLA cannot")
+    group.add_argument("--cache", metavar="DIR", help="folder that keeps engines (~/.cache/layer-folding/engines)")
 
 
-def _run(command: argparse.ArgumentParser, seconds: float) -> argparse._ArgumentGroup:
+def _run(command: argparse.ArgumentParser, seconds: float, what: str = "network") -> argparse._ArgumentGroup:
     command.add_argument(
-        "--seconds", type=positive, default=seconds, help="least time that each network is timed for (%(default)s)"
+        "--seconds", type=positive, default=seconds, help=f"least time that each {what} is timed for (%(default)s)"
     )
     group = command.add_argument_group("TensorRT runs")
     group.add_argument("--no-cuda-graph", action="store_true", help="launch kernels one by one")

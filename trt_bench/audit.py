@@ -81,7 +81,7 @@ def check(path: object, asked: str, counts: Mapping[str, int], of_weights: Seque
         says = f"its engine has no {computes} layer (layers: {found})"
     else:
         return
-    raise CheckError(f"{path}: is {asked}, but {says}; this GPU may be without it: export in another precision")
+    raise CheckError(f"{path}: is {asked}, but {says}; this GPU may not support {asked}: export in another precision")
 
 
 def check_parsed(path: object, asked: str, parsed: ParsedNetwork) -> None:

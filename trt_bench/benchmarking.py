@@ -32,7 +32,7 @@ def bench(
     seed: int = 0,
     progress: Callable[[str], None] = lambda text: None,
 ) -> BenchResult:
-    """Time ONNX networks interleaved on this device; the first is the baseline that the others are compared with.
+    """Time ONNX networks interleaved on this device, and compare each with the first, the baseline.
 
         >>> import torch
         >>> import layer_folding as lf
@@ -48,8 +48,8 @@ def bench(
         onnx: ONNX files, each with one float32 image input.
         data: an eval.npz to measure accuracy on.
         plan: a plan.json whose predicted speed-up is compared with the measured one.
-        runtime: ``auto`` is TensorRT, else TensorRT-RTX, where a GPU is there that it serves, otherwise ONNX Runtime;
-            or ``tensorrt``, ``tensorrt-rtx``, or ``onnxruntime``.
+        runtime: ``auto`` is the first of TensorRT, TensorRT-RTX and ONNX Runtime that works on this machine; or
+            ``tensorrt``, ``tensorrt-rtx``, or ``onnxruntime``.
         provider: what ONNX Runtime runs on, ``cpu`` or ``cuda``.
         threads: CPU threads of ONNX Runtime.
         batch: images per inference; several numbers are measured one after another.

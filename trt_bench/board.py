@@ -81,9 +81,15 @@ def main() -> None:
         description="Run a command of trt_bench on a board over ssh.",
         epilog=EXAMPLE,
     )
-    parser.add_argument("board", metavar="USER@HOST", help="where ssh connects to; options go into ~/.ssh/config")
-    parser.add_argument("--python", default="", help="the board's Python (what make jetson-setup made, or python3)")
-    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND", help="what follows python -m trt_bench")
+    parser.add_argument(
+        "board", metavar="USER@HOST", help="board that ssh connects to; ssh options go into ~/.ssh/config"
+    )
+    parser.add_argument(
+        "--python", default="", help="Python of the board (default: that of make jetson-setup, else python3)"
+    )
+    parser.add_argument(
+        "command", nargs=argparse.REMAINDER, metavar="COMMAND", help="command of trt_bench, with its options"
+    )
     given = parser.parse_args()
     if given.board.startswith("-"):
         raise InputError(f"{given.board}: is no USER@HOST")

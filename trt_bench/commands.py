@@ -139,7 +139,7 @@ def _options(given: argparse.Namespace, batches: list[int]) -> "Options":
 COMMANDS = (
     Command(
         name="bench",
-        description="Time ONNX networks interleaved. The first is the baseline that the others are compared with.",
+        description="Time ONNX networks interleaved, and compare each with the first, the baseline.",
         example="layer-folding bench original.onnx folded.onnx\n"
         "layer-folding bench original.onnx folded.onnx --data eval.npz --plan plan.json -o bench.json",
         add_options=arguments.bench,
@@ -148,7 +148,8 @@ COMMANDS = (
     Command(
         name="build",
         description="Build the engine of each ONNX file into the cache, check its precision, print its path. "
-        "TensorRT builds for the GPU of this machine, TensorRT-RTX also without one, for those that --for names.",
+        "TensorRT builds for the GPU of this machine. TensorRT-RTX also builds without a GPU, for the GPUs that --for "
+        "names.",
         example="layer-folding build folded.onnx --batch 1 8\n"
         "layer-folding build folded.onnx --runtime tensorrt-rtx --for sm86,sm89 -o engines/",
         add_options=arguments.build,
@@ -165,8 +166,8 @@ COMMANDS = (
     Command(
         name="show",
         description="Tell what is in a file that layer-folding wrote: a checkpoint, an ONNX file, a latency table, a "
-        "plan, importances, a bench.json or a fold.json. Of a run folder, list the files. The networks of several "
-        "bench results are compared with those of the first.",
+        "plan, importances, a bench.json or a fold.json. For a run folder, list the files. For several bench "
+        "results, compare the networks with those of the first result.",
         example="layer-folding show runs/demo/folded.safetensors\n"
         "layer-folding show runs/demo/original.onnx runs/demo/folded.onnx --csv\n"
         "layer-folding show runs/demo\n"

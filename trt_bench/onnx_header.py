@@ -49,7 +49,7 @@ def recipe(path: str | Path) -> Recipe | None:
 
 def _strings(path: str | Path) -> dict[str, str]:
     if not Path(path).is_file():
-        raise InputError(f"{path}: no such file; give an ONNX file, as `python -m export` writes it")
+        raise InputError(f"{path}: no such file; give an ONNX file, as `layer-folding export` writes it")
     try:
         model = memoryview(Path(path).read_bytes())
         entries = [dict(fields(content)) for content in contents(model, METADATA_PROPS)]

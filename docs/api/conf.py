@@ -16,7 +16,7 @@ napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 python_maximum_signature_line_length = 80
 html_theme = "alabaster"
-html_theme_options = {"description": "Make trained CNNs shallower, and therefore faster", "fixed_sidebar": True}
+html_theme_options = {"description": "Make trained CNNs shallower and faster", "fixed_sidebar": True}
 html_show_sphinx = False
 html_copy_source = False
 

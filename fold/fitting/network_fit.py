@@ -31,10 +31,10 @@ Solve = Callable[[Choice, Callable[[], FittedWeights]], FittedWeights]
 class FittedLayer:
     """One layer that was fitted.
 
-    ``activations`` were removed and ``layers`` replaced; ``name`` is the path of what stands for them, a layer of shape
-    ``shape`` as chosen. ``error`` is that of the region's output on images that were not fitted on, relative: the root
-    of its squared error over that of the best constant per channel. It has in it what earlier fits could not repair. It
-    is the error of the least-squares fit, before tuning.
+    The layer at the path ``name`` replaces ``layers`` and ``activations``, and has the chosen ``shape``. ``error`` is
+    the relative error of the region's output on images that were not fitted on: the root of the squared error over that
+    of the best constant per channel. It is the error of the least-squares fit, before tuning. It includes the errors of
+    earlier fits that this fit could not repair.
     """
 
     activations: tuple[str, ...]
@@ -84,21 +84,21 @@ def fit(
 ) -> FitResult:
     """A copy of ``model`` in which one layer stands for each chosen region and its activations.
 
-    Each layer is the least-squares fit to what its region computes in ``model``, from what reaches it in the network
-    with the layers before it fitted, so that it repairs their errors. A skip around the region stays exact. No labels
-    are needed. With ``tuned``, a few epochs of gradient steps on the same images follow. The copy trains like any
-    network: behind each fitted layer is a BatchNorm that leaves its function unchanged. `fold` merges the BatchNorm at
-    the end, exactly.
+    Each layer is a least-squares fit. The target is what the region computes in ``model``. The input is what reaches
+    the region when the layers before it are fitted already, so each fit also repairs the errors of earlier fits. A skip
+    around the region stays exact. No labels are needed. With ``tuned``, a few epochs of gradient steps on the same
+    images follow. The copy trains like any network: behind each fitted layer is a BatchNorm that leaves its function
+    unchanged. `fold` merges the BatchNorm at the end, exactly.
 
     Args:
         model: a trained network that ``torch.fx`` can trace, in any mode; it is not modified. Its output is
             `[N, classes]`, or `[N, classes, *spatial]`.
         images: `[N, C, *spatial]`, in the size and normalisation that the network was trained on; every eighth is held
             out to measure on. 500 to 1,000 are enough for most networks.
-        choices: the activations that go, a name or a tuple of names that are removed together, and the shape of the one
-            layer that comes to stand there: a kernel size, such as 3 or (3, 1); "merged", the size of the exact merge;
-            "depthwise"; or "none", a scale and a shift per channel. Or a plan, whose exact merges are then fitted too,
-            with the shape "merged".
+        choices: the activations to remove, and the shape of the layer in their place. A key is a name, or a tuple of
+            names that are removed together. A shape is a kernel size, such as 3 or (3, 1); "merged", the size of the
+            exact merge; "depthwise"; or "none", a scale and a shift per channel. Or a plan: its exact merges are then
+            fitted too, with the shape "merged".
         activations: functions and classes to be taken for activations too, see `fold.graph.tracing.trace`.
         tuned: at the end, move scales, shifts, fitted weights and the last layer towards the outputs of ``model``
             (`fold.fitting.tuning`), which takes longer than the fits.

@@ -113,8 +113,8 @@ def _part(traced: fx.GraphModule, activations: Mapping[str, fx.Node], choice: Ch
     alone = sorted(target_of(node) for node in removed.difference(*(region.removed for region in opened)))
     if alone:
         raise InputError(
-            f"{choice.names}: no one layer can replace what is around {', '.join(alone)}; `layer-folding scan` lists "
-            "what can be removed together"
+            f"{choice.names}: no single layer can replace the layers around {', '.join(alone)}; `layer-folding scan` "
+            "lists what can be removed together"
         )
     return part_of(opened[0], choice)
 
@@ -134,11 +134,11 @@ def part_of(region: Region, choice: Choice) -> Part:
         return Part(choice, region, exact, fitted, merged, skips, crop(merged, choice.shape, choice.names))
     same = shape_of(region.anchor) == shape_of(region.output) and not region.before
     if merged.axes == 0 and len(shape_of(region.output)) > 2:
-        raise InputError(f"{choice.names}: none is not for tokens; give 1")
+        raise InputError(f"{choice.names}: shape none is not for tokens; give shape 1")
     if not exact and not same:
         raise InputError(
-            f"{choice.names}: none needs a skip, or an output like the input, and {list(shape_of(region.anchor)[1:])} "
-            f"becomes {list(shape_of(region.output)[1:])}; give a kernel size"
+            f"{choice.names}: shape none needs a skip, or an output of the size of the input, but "
+            f"{list(shape_of(region.anchor)[1:])} becomes {list(shape_of(region.output)[1:])}; give a kernel size"
         )
     return Part(choice, region, exact, fitted, merged, skips, None)
 

@@ -75,7 +75,7 @@ def require_close(choice: Choice, error: float) -> None:
     if not error <= 1:
         raise CheckError(
             f"{' '.join(choice.activations)}: fitted with shape {choice.shape!r}, the error is {error:.2f} times "
-            "that of a constant; leave it out, give a larger shape, or force it"
+            "that of a constant; leave the fit out, give a larger shape, or force it"
         )
 
 

@@ -32,7 +32,7 @@ def with_timm_names(spec: str, weights: Mapping[str, Tensor], own: Collection[st
     if not spec.startswith("timm:tf_efficientnet_lite"):
         raise InputError(
             f"weights: are of an EfficientNet-Lite that pads as TensorFlow does, and {spec} does not; give --model "
-            "timm:tf_efficientnet_lite0, or the one of -lite1 to -lite4 that they are of"
+            "timm:tf_efficientnet_lite0, or -lite1 to -lite4, as the weights are"
         )
     blocks = list(dict.fromkeys(found[0] for found in (re.match(r"blocks\.\d+\.\d+\.", key) for key in own) if found))
     return {_timm_name(key, weights, blocks): value for key, value in weights.items()}

@@ -43,7 +43,7 @@ def importance(
     table: Table | None = None,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Importance:
-    """What ``model`` loses with each layer that `lf.plan` could fit, and nothing else changed. Takes seconds a layer.
+    """What ``model`` loses by each layer that `lf.plan` could fit, one at a time. Takes seconds a layer.
 
         >>> import torch, layer_folding as lf
         >>> block = [torch.nn.Conv2d(4, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(4, 4, 3, padding=1)]
@@ -52,10 +52,10 @@ def importance(
         >>> found.of(["1"], 3) < found.of(["1"], 1)
         True
 
-    Each layer is fitted by least squares, without tuning (`lf.fit`). The loss is that on the images that were held out:
-    the mean of KL(original || fitted) of the outputs, in nats; for outputs that are no scores of classes, such as a
-    detector's, their squared error over their variance; or with ``labels`` how much larger the cross entropy is.
-    A fit that is refused has no loss, so no plan by this importance has it.
+    Each layer is fitted by least squares, without tuning (`lf.fit`). The loss is measured on images that are held out.
+    It is the mean of KL(original || fitted) of the outputs, in nats. For outputs that are no scores of classes, such as
+    a detector's, it is their squared error over their variance. With ``labels`` it is the increase of the cross
+    entropy. A refused fit has no loss, so no plan by this importance contains it.
 
     Args:
         model: a trained network that ``torch.fx`` can trace, with any nested outputs; it is not modified.

@@ -35,20 +35,23 @@ def _options(parser: argparse.ArgumentParser) -> None:
         dest="source",
         required=True,
         choices=["fit", "gates", "one-shot"],
-        help="source of the estimate",
+        help="source of the estimate: fit for fits, gates or one-shot for exact merges",
     )
     parser.add_argument(
         "--data", type=Path, metavar="NPZ",
-        help="images for fit and one-shot, of the training set (default: calib.npz in the run folder)",
+        help="training images, for fit and one-shot (default: calib.npz in the run folder)",
     )  # fmt: skip
     parser.add_argument(
-        "--images", type=positive_count, metavar="N", help="use at most this many images (fit: 512, one-shot: 1000)"
+        "--images", type=positive_count, metavar="N", help="largest number of images (fit: 512, one-shot: 1000)"
     )
     parser.add_argument(
         "--labels", action="store_true", help="for fit: compare by the labels of the images, not by the outputs alone"
     )
     parser.add_argument(
-        "--latency", type=Path, metavar="CSV", help="for fit: look only at what this latency table shows to be faster"
+        "--latency",
+        type=Path,
+        metavar="CSV",
+        help="for fit: latency table, to try only fits that it shows to be faster",
     )
     parser.add_argument(
         "-o", "--output", type=Path, metavar="CSV", help="table to write (default: importance.csv in the run folder)"
@@ -110,11 +113,12 @@ def _fit(target: Path, unit: str, choices: list[Choice], losses: Callable[[list[
 
 COMMAND = Command(
     name="importance",
-    description="Estimate without training what a network loses with each change that `layer-folding plan` could make. "
-    "From fit: how far the outputs are off with each layer that can be fitted, with no labels; interrupted, it goes on "
-    "where it stopped. The other two are about exact merges. From gates: how far the gates of the run's prefold stage "
-    "are from open. One-shot: how much larger the cross entropy on images is, with padding hoisted and BatchNorm "
-    "statistics taken anew. `layer-folding probe` takes longer and knows more: it trains for a little without each.",
+    description="Estimate without training what a network loses by each change that `layer-folding plan` could make. "
+    "--from fit tells how far the outputs are off with each possible fit, without labels; interrupted, it goes on "
+    "where it stopped. --from gates and --from one-shot are about exact merges. --from gates tells how far the gates "
+    "of the prefold stage are from open. --from one-shot tells how much larger the cross entropy on images is, with "
+    "padding hoisted and BatchNorm statistics taken anew. `layer-folding probe` takes longer and knows more: it trains "
+    "for a little without each set of activations.",
     example="layer-folding importance runs/demo --from fit --latency runs/demo/latency.csv\n"
     "layer-folding importance runs/demo --from gates\nlayer-folding importance runs/demo --from one-shot",
     add_options=_options,

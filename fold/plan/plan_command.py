@@ -28,22 +28,31 @@ from .presenting import as_text, write
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("network", nargs="?", help="a run folder, a checkpoint, or a name with --input")
-    parser.add_argument("--input", type=int, nargs="+", metavar="N", help="C H W of one image, for a name")
+    parser.add_argument("network", nargs="?", help="run folder or checkpoint, or name of a network with --input")
+    parser.add_argument(
+        "--input",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="channels, height and width of one image, for the name of a network",
+    )
     add_trust(parser)
     parser.add_argument(
-        "--latency", required=True, type=Path, metavar="CSV", help="the latency table, from `layer-folding table`"
+        "--latency", required=True, type=Path, metavar="CSV", help="latency table from `layer-folding table`"
     )
-    parser.add_argument("--device", metavar="NAME", help="refuse a table of another device (any will do)")
+    parser.add_argument("--device", metavar="NAME", help="device that the table must be from (default: any)")
     parser.add_argument(
-        "--batch", type=positive_count, metavar="N", help="refuse a table of another batch size (any will do)"
+        "--batch", type=positive_count, metavar="N", help="batch size that the table must have (default: any)"
     )
-    parser.add_argument("--precision", metavar="P", help="refuse a table of another precision, such as int8 (any)")
+    parser.add_argument(
+        "--precision", metavar="P", help="precision that the table must have, such as int8 (default: any)"
+    )
     parser.add_argument(
         "--importance",
         type=Path,
         metavar="CSV",
-        help="what each merge or fit loses, from `layer-folding importance` or `probe` (each activation counts 1)",
+        help="table of what each merge or fit loses, from `layer-folding importance` or `probe` (default: each "
+        "activation counts 1)",
     )
     parser.add_argument(
         "--measure", action="store_true",
@@ -61,11 +70,11 @@ def _options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--held-out", type=Path, metavar="NPZ",
-        help="labelled images for --max-loss, other ones than in calib.npz (default: heldout.npz in the run folder)",
+        help="labelled images for --max-loss, none of them in calib.npz (default: heldout.npz in the run folder)",
     )  # fmt: skip
     parser.add_argument(
         "--unlabelled", action="store_true",
-        help="take --max-loss as a divergence of the outputs, in nats, and use no labels",
+        help="use no labels: --max-loss is a divergence of the outputs, in nats",
     )  # fmt: skip
     parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="folder to write to (default: the run folder)")
 
@@ -177,12 +186,12 @@ def _next(network: Path, folder: Path, chosen: Plan) -> str:
 
 COMMAND = Command(
     name="plan",
-    description="Choose by measured latency what to fold: which layers to merge, and where to fit one smaller layer. "
-    "Without a budget, choose the fastest network: what the table does not show to be faster is left out, so that "
-    "folding never makes the network slower. Under a budget, choose what loses least importance. With --max-loss, fit "
-    "some ten plans and measure them: the fastest within the bound. Write plan.json, "
-    "plan.txt (the activations to remove, and fits as ACTIVATION=SHAPE) and plan.png. Exit code 1: no plan is as fast "
-    "as the budget.",
+    description="Choose by measured latency what to fold: which layers to merge, and where to fit one smaller layer. A "
+    "merge or fit that the table does not show to be faster is left out, so folding never makes the network slower. "
+    "Without a limit, the plan is the fastest network. Within a latency or a speed-up, the plan loses least "
+    "importance. With --max-loss, some ten plans are fitted and measured, and the plan is the fastest within the "
+    "bound. Write plan.json, plan.txt (the activations to remove, and fits as ACTIVATION=SHAPE) and plan.png. Exit "
+    "code 1: no plan is that fast.",
     example="layer-folding plan runs/demo --latency runs/demo/latency.csv\n"
     "layer-folding plan runs/demo --latency runs/demo/latency.csv --importance runs/demo/importance.csv --speedup 1.3\n"
     "layer-folding plan runs/demo --latency runs/demo/latency.csv --measure\n"

@@ -35,7 +35,7 @@ def as_text(plan: Plan) -> str:
     merges = table(rows) if plan.merges else "nothing to fold"
     measured = _tried(plan) or _carried_out(plan)
     limited = plan.budget_ms is not None or plan.max_loss is not None
-    without = "\nwithout a budget this is the fastest network, whatever it loses; give one to keep what matters more"
+    without = "\nthis is the fastest network, whatever it loses; --speedup, --budget-ms or --max-loss limits the plan"
     return (
         f"{merges}\n\n{table(after)}\n\n{plan.conditions}; importance lost {plan.importance_lost:.4g} "
         f"({plan.importance}){'' if limited or not plan.merges else without}"

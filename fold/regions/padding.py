@@ -37,10 +37,10 @@ class Hoisted:
 def hoist_padding(
     model: nn.Module, example: Tensor, *, average_pooling: bool = False
 ) -> tuple[fx.GraphModule, list[Hoisted]]:
-    """A copy of ``model`` in which `fold` can merge every region exactly; what was moved comes second.
+    """A copy of ``model`` in which `fold` can merge every region exactly, and the regions whose padding was moved.
 
-    Only regions that would be merged are touched. Where a shorter branch joins (an inner skip), it is cropped to
-    match; where the anchor itself joins at a larger size, it is zero-padded.
+    Only regions that would be merged are changed. A shorter branch that joins (an inner skip) is cropped to match. An
+    anchor that joins at a larger size is padded with zeros.
 
     Args:
         model: a network whose unwanted activations have been removed; it is not modified.

@@ -263,7 +263,7 @@ def test_what_fp16_cannot_hold_is_refused_by_node(tmp_path, capsys):
     nodes += [helper.make_node("Cast", ["m"], ["c"], to=TensorProto.BOOL), choice]
     model = make(nodes, ["y"], {"v": normal(6, 4, 3, 3)})
     assert exports(tmp_path, model, "--precision", "fp16") == 2
-    assert "fp16: choice (If) has bodies, which stay in fp32" in capsys.readouterr().err
+    assert "fp16: choice (If) has graphs inside, which stay in fp32" in capsys.readouterr().err
     quantised = quantise(network(), normal(4, 4, 6, 6))
     for precision in ("fp16", "int8"):
         with pytest.raises(InputError, match=rf"{precision}: .* \(QuantizeLinear\) is quantised already"):

@@ -96,7 +96,7 @@ def test_half_written_file(stages, tmp_path, kept):
     checkpoints.save(path, *stages["original"])
     content = path.read_bytes()
     path.write_bytes(content[: kept if isinstance(kept, int) else int(kept * len(content))])
-    with pytest.raises(InputError, match=r"half\.safetensors: not a checkpoint, or damaged; .*delete it"):
+    with pytest.raises(InputError, match=r"half\.safetensors: not a checkpoint, or damaged; .*delete the file"):
         checkpoints.load(path)
 
 

@@ -232,18 +232,18 @@ def test_what_a_plan_chose_from_is_drawn(tmp_path):
     write_importance(folder / "importance.csv", Importance({}, "KL divergence", fits=fits))
     html = page.render(run_folder.run(folder))
     part = html.partition('id="plan"')[2].partition("</section>")[0]
-    assert "for tensorrt on Orin, batch 8, fp16. In the upper picture some plans were carried out" in part
+    assert "for tensorrt on Orin, batch 8, fp16. The upper picture shows plans that were carried out" in part
     assert "1.2 ms, loses 0.3" in part and "block.relu, shape 3: 0.25" in part and "in KL divergence." in part
     bound = LossBound(1.5, "points", Loss(0.5, 0.25), 64, 64)
     tried = (replace(PLAN.frontier[0], loss=Loss(0.5, 0.25)), PLAN.frontier[1])
     write_plan(folder / "plan.json", replace(PLAN, budget_ms=None, max_loss=bound, frontier=tried))
     html = page.render(run_folder.run(folder))
-    assert "what the network then loses, in points, with its interval. The plan may lose 1.5." in html
+    assert "what each network loses, in points, with its interval. The plan may lose at most 1.5." in html
     assert ">measured loss</text>" in html
     write_plan(folder / "plan.json", PLAN)
     (folder / "importance.csv").unlink()
     html = page.render(run_folder.run(folder))
-    assert "In the upper picture" not in html and "What each fitted layer loses" not in html
+    assert "The upper picture" not in html and "What each fitted layer loses" not in html
     assert f"Predicted against measured: <code>make trt-bench RUN={folder}</code>" in html
 
 
@@ -296,7 +296,7 @@ def test_predicted_against_measured(tmp_path):
     assert "+40.0 %" in text
     other = prediction(obstacle="it is for batch 8")
     assert (
-        "cannot be compared: it is for batch 8"
+        "cannot be compared with the measurement: it is for batch 8"
         in rendered(write(tmp_path / "run", bench=bench_json(prediction=other))).text
     )
 

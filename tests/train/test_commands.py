@@ -77,7 +77,7 @@ def test_from_gates_to_a_folded_network(copied, images, capsys):
     assert call("finetune", "--run", copied, *FAST) == 0
     assert fold("fold", copied) == 0
     out = capsys.readouterr().out
-    assert "folded    16" in out and "on 16 of 16 images by class (0 ties at rounding)" in out
+    assert "folded    16" in out and "the same class for 16 of 16 images (0 ties at rounding)" in out
     report = json.loads((copied / "fold.json").read_text())
     assert set(report["accuracy"]) == {"original", "prefold", "removed", "hoisted", "hardened", "folded"}
     assert report["accuracy"]["hardened"] == report["accuracy"]["folded"]

@@ -139,7 +139,10 @@ def test_a_damaged_state(run, capsys):
         (["--plan", "missing.txt"], "missing.txt: No such file or directory"),
         (["--plan", "missing.json"], "missing.json"),
         ([], "nothing to fit; give --choose NAME=SHAPE, or --plan FILE"),
-        (["--choose", CHOICES[0], "--images", "photos"], "--images photos: is no number; a folder is for an ONNX file"),
+        (
+            ["--choose", CHOICES[0], "--images", "photos"],
+            "--images photos: is no number of images; a folder is for an ONNX file",
+        ),
         (["--choose", CHOICES[0], "--speedup", "2"], "--speedup and --budget-ms are for an ONNX file"),
     ],
 )

@@ -73,7 +73,11 @@ def test_gate_weights_from_a_latency_table(images, weights, tmp_path, capsys):
     write_table(folder / "latency.csv", table_of(found, {pairs[1]: 1.6, pairs[3]: 1.75}))
     assert call(*given) == 2
     err = capsys.readouterr().err
-    assert "gate_weights blocks.1.expand.act was " in err and " more); give those again" in err and err.count("\n") == 1
+    assert (
+        "gate_weights blocks.1.expand.act was " in err
+        and " more); give the earlier settings again" in err
+        and err.count("\n") == 1
+    )
     write_table(folder / "latency.csv", table_of(found, {}))
     assert call(*given) == 1
     err = capsys.readouterr().err

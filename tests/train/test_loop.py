@@ -251,7 +251,7 @@ def test_a_damaged_state_is_said(tmp_path, content):
 def test_a_state_of_another_version_is_said(tmp_path):
     torch.save({"rows": []}, tmp_path / "other")
     state.write(tmp_path, "prefold", (tmp_path / "other").read_bytes())
-    with pytest.raises(InputError, match=r"\.prefold\.state: of another version; delete it"):
+    with pytest.raises(InputError, match=r"\.prefold\.state: another version wrote it; delete it"):
         train(gated(), dataset(), tmp_path, "prefold", SMALL)
 
 

@@ -56,7 +56,7 @@ def test_without_a_network_it_says_which_files_go_where(folders, name, damage):
     message = str(caught.value)
     file = "t10k-labels-idx1-ubyte.gz" if name == "mnist" else name.replace("cifar", "cifar-") + "-python.tar.gz"
     assert f"data {name!r}: cannot be downloaded" in message and "\n" not in message
-    assert f"{file} from http" in message and f"into {folders[name]} and run it again" in message
+    assert f"{file} from http" in message and f"into {folders[name]} and run the command again" in message
 
 
 def test_a_changed_file_of_cifar_is_not_unpickled_but_unpacked_again(folders):
@@ -71,5 +71,5 @@ def test_a_changed_file_of_cifar_is_not_unpickled_but_unpacked_again(folders):
 def test_a_damaged_file_of_mnist_is_said(folders):
     load("mnist")
     (folders["mnist"] / "train-images-idx3-ubyte").write_bytes(b"\0\0\x08\x03 half")
-    with pytest.raises(InputError, match=r"data 'mnist': damaged; remove .*MNIST and run it again"):
+    with pytest.raises(InputError, match=r"data 'mnist': damaged; remove .*MNIST and run the command again"):
         load("mnist")

@@ -162,7 +162,7 @@ def test_of_a_run_folder_it_lists_the_files_and_says_which_cannot_be_read(run, r
     rows = {line.split()[0]: " ".join(line.split()[1:]) for line in out.splitlines()[2:]}
     assert rows["fold.json"] == "fold result 5 => 4 layers, 1.00 k => 1.00 k MACs"
     assert rows["plan.json"].startswith("cannot be read damaged: schema is missing; plan again")
-    assert rows["report.html"] == "for people"
+    assert rows["report.html"] == "page"
     [told] = json.loads(run("show", results, "--json")[1])
     assert [each["kind"] for each in told["content"]["files"] if each["file"] == "bench.json"] == ["bench result"]
 

@@ -35,11 +35,14 @@ def run_folder(folder: Path, show: Callable[[Path], Sheet]) -> Sheet:
     )
 
 
+_KINDS = {".html": "page", ".png": "picture", ".svg": "picture", ".txt": "text"}  # of files for people
+
+
 def _row(path: Path, show: Callable[[Path], Sheet]) -> tuple[str, str, str]:
     if path.is_dir():
         return path.name, "folder", f"{sum(1 for _ in path.iterdir())} files"
     if path.suffix not in (".safetensors", ".onnx", ".json", ".csv", ".npz"):
-        return path.name, "for people" if path.suffix in (".html", ".png", ".svg", ".txt") else "other", ""
+        return path.name, _KINDS.get(path.suffix, "other"), ""
     try:
         sheet = show(path)
     except InputError as error:
@@ -63,7 +66,7 @@ def config(path: Path) -> Sheet:
     return Sheet(
         str(path),
         "settings",
-        f"of {', '.join(known.stages)}",
+        ", ".join(known.stages),
         {stage: _versions(ran.versions, ran.revision) for stage, ran in known.stages.items()},
         ("stage", "setting", "value"),
         rows,

@@ -295,11 +295,11 @@ def test_bad_choices():
     model = network(Skip(pair()), nn.ReLU(), Skip(pair()))
     refused(model, IMAGES, {}, "choices: none are given")
     refused(model, IMAGES, {"1.0.body.9": 3}, "activation '1.0.body.9' is not in the network; its activations: 0.2, ")
-    refused(model, IMAGES, {"2.0": 3}, "no one layer can replace what is around 2.0")
+    refused(model, IMAGES, {"2.0": 3}, "no single layer can replace the layers around 2.0")
     refused(model, IMAGES, {("1.0.body.2", "1.2.body.2"): 3}, "these activations are in 2 regions")
     refused(model, IMAGES, {"1.0.body.2": 7}, "1.0.body.2: shape 7 does not fit into the merged kernel, which is 5x5")
     refused(network(pair(), nn.ReLU(), pair()), IMAGES, {"1.0.2": 3, "1.1": 3}, "1.0.2 and 1.1 both replace 1.0.3")
-    refused(network(conv(4, 6), nn.ReLU(), conv(6, 6)), IMAGES, {"1.1": "none"}, "none needs a skip")
+    refused(network(conv(4, 6), nn.ReLU(), conv(6, 6)), IMAGES, {"1.1": "none"}, "shape none needs a skip")
 
 
 def test_bad_images():
@@ -326,7 +326,7 @@ def test_a_fit_that_is_worse_than_a_constant():
     model = network(conv(WIDTH, WIDTH), nn.Tanh(), conv(WIDTH, WIDTH))
     images = IMAGES.clone()
     images[::8] *= 1000  # only on these is it measured
-    refused(model, images, {"1.1": 3}, "the error is .* times that of a constant; leave it out", CheckError)
+    refused(model, images, {"1.1": 3}, "the error is .* times that of a constant; leave the fit out", CheckError)
     assert fit(model, images, {"1.1": 3}, force=True).layers[0].error > 1
 
 
