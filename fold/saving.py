@@ -6,7 +6,6 @@ model = lf.load("net.safetensors")
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,6 +23,7 @@ from .gating import gates
 from .graph.comparing import relative
 from .graph.nodes import is_activation
 from .graph.noted_fits import fits_of
+from .graph.preparing import whole_copy
 from .graph.tracing import trace
 from .merge.rewriting import replace_regions
 from .model_names import arguments_for, resolve
@@ -72,7 +72,7 @@ def save(
     Raises:
         InputError: ``network`` cannot be built, or the steps do not make ``model`` out of it.
     """
-    model = copy.deepcopy(model).cpu().eval()
+    model = whole_copy(model).cpu()
     for name, value in model.state_dict().items():
         if value.is_floating_point() and value.dtype != torch.float32:
             raise InputError(f"{path}: {name} is {value.dtype}, and a checkpoint holds float32; save model.float()")

@@ -24,6 +24,18 @@ def private_copy(model: nn.Module, *, share_weights: bool) -> nn.Module:
     once, for the copy. With ``share_weights``, all other parameters and buffers are those of ``model``. Raises
     InputError where ``model`` cannot be copied.
     """
+    copied = whole_copy(model, share_weights=share_weights)
+    with torch.no_grad():
+        for module in list(copied.modules()):
+            _compute_weights(module)
+    return copied
+
+
+def whole_copy(model: nn.Module, *, share_weights: bool = False) -> nn.Module:
+    """A copy of ``model`` in eval mode, computed weights and all, where `copy.deepcopy` refuses those.
+
+    Arguments and errors are those of `private_copy`.
+    """
     memo: dict[int, object] = {}
     for module in model.modules():
         # deepcopy refuses tensors that a backward pass could go through
@@ -32,15 +44,11 @@ def private_copy(model: nn.Module, *, share_weights: bool) -> nn.Module:
     if share_weights:
         memo.update((id(tensor), tensor) for tensor in (*model.parameters(), *model.buffers()))
     try:
-        copied = copy.deepcopy(model, memo).eval()
+        return copy.deepcopy(model, memo).eval()
     except Exception as error:  # whatever an attribute of the model raises
         raise InputError(
             f"{type(model).__name__} cannot be copied ({first_line(error)}); keep what cannot be copied outside of it"
         ) from error
-    with torch.no_grad():
-        for module in list(copied.modules()):
-            _compute_weights(module)
-    return copied
 
 
 def _compute_weights(module: nn.Module) -> None:

@@ -156,3 +156,20 @@ def test_what_cannot_be_rebuilt_is_not_written(model, given, message, tmp_path):
     with pytest.raises(InputError, match=message):
         lf.save(tmp_path / "net.safetensors", model(), **{"network": "resnet20", "example": EXAMPLE, **given})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+def test_a_network_that_keeps_a_tensor_with_a_gradient_is_saved(tmp_path, monkeypatch):
+    (tmp_path / "normednets.py").write_text(
+        "from torch import nn\n\n\ndef small(num_classes=10):\n"
+        "    layers = nn.utils.weight_norm(nn.Conv2d(3, num_classes, 3)), nn.AdaptiveAvgPool2d(1), nn.Flatten()\n"
+        "    return nn.Sequential(*layers)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    import normednets
+
+    model = normednets.small(4)
+    model(EXAMPLE).sum().backward()
+    lf.save(tmp_path / "net.safetensors", model, network="normednets:small", example=EXAMPLE)
+    loaded = lf.load(tmp_path / "net.safetensors", trust="normednets:small")
+    assert torch.equal(loaded(EXAMPLE + 1), model.eval()(EXAMPLE + 1))
