@@ -130,8 +130,8 @@ docs: $(READY) ## build the API reference from the docstrings: site/index.html; 
 	@$(PY) -m sphinx -W --keep-going -q -b html -d .cache/sphinx docs/api site
 	@echo site/index.html
 
-support: $(READY) ## write docs/support.md: which networks of torchvision and timm fold and become engines; two hours
-	@$(PY) -m benchmarks.support -o docs/support.md
+support: $(READY) ## write docs/support.md: which networks fold and become engines; three hours
+	@$(PY) -m benchmarks.support --engines -o docs/support.md
 
 lint: $(READY) types ## check style, format and types
 	@$(PY) -m ruff check .

@@ -10,7 +10,6 @@ import torch
 from benchmarks.measure import Progress, Row, interleave
 from benchmarks.networks import NETWORKS
 from layer_folding.export import lower, simplify
-from layer_folding.fold.model_names import build
 
 ROUNDS = 10
 NAMES = ("resnet18", "mobilenet_v2", "densenet121")
@@ -21,7 +20,7 @@ def run(progress: Progress) -> list[Row]:
     rows = []
     for name in NAMES:
         network = NETWORKS[name]
-        model = build(f"{network.source}:{name}", network.arguments).eval()
+        model = network.make().eval()
         image = torch.zeros(1, 3, network.pixels, network.pixels)
         export = {"export.lower, before any of these": lambda m=model, x=image: lower(m, x)}
         rows.append(interleave(name, export, 2, progress))  # seconds each

@@ -1,7 +1,7 @@
 """Which networks go to ONNX: each exported at opsets 17 and 20, simplified, and compared with PyTorch in ONNX Runtime.
 
     python -m benchmarks.export_support resnet18 mixnet_s            # the table of these two, on stdout
-    python -m benchmarks.export_support -o docs/export-support.md    # the page of all networks
+    python -m benchmarks.export_support -o docs/export-support.md    # the page; of networks given, their rows
 
 The networks are those of benchmarks.networks, with random weights; nothing is downloaded. Beside the number of nodes
 stand those that onnxsim and onnxslim leave of the same file. Exit codes: 0 every network passed, 1 one failed, and the
@@ -13,7 +13,6 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from dataclasses import dataclass
-from importlib.metadata import version
 
 import onnx
 import onnxsim
@@ -25,10 +24,14 @@ from benchmarks.support import SEED, randomise_statistics, redraw_constants
 from layer_folding.command_line import run
 from layer_folding.export import lower, max_error, simplify
 from layer_folding.export.verifying import TOLERANCE
-from layer_folding.fold.model_names import build
 
 OPSETS = (17, 20)
 NEEDLESS = ("Identity", "Dropout", "Constant", "BatchNormalization", "Pad")
+COLUMNS = (
+    "network", "from",
+    *(f"opset {opset}: {what}" for opset in OPSETS for what in ("nodes", "onnxsim, onnxslim", "error")),
+    "needless nodes that stay",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,8 @@ class Row:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    networks.main("benchmarks.export_support", __doc__, measure, table, page, arguments)
+    options = networks.parser("benchmarks.export_support", __doc__).parse_args(arguments)
+    networks.run(options, COLUMNS, measure, cells, page)
 
 
 def measure(name: str) -> Row:
@@ -71,7 +75,7 @@ def measure(name: str) -> Row:
     torch.manual_seed(SEED)
     exports = {}
     try:
-        model = build(f"{network.source}:{name}", network.arguments).eval()
+        model = network.make().eval()
         redraw_constants(model)
         example = torch.randn(2, 3, network.pixels, network.pixels)
         randomise_statistics(model, example)
@@ -96,37 +100,30 @@ def others(model: onnx.ModelProto) -> tuple[int, int]:
     return len(onnxsim.simplify(model)[0].graph.node), len(onnxslim.slim(model).graph.node)
 
 
-def table(rows: list[Row]) -> str:
-    """Markdown, a line for each network."""
-    header = ["network", "from"]
-    header += [f"opset {opset}: {what}" for opset in OPSETS for what in ("nodes", "onnxsim, onnxslim", "error")]
-    header += ["needless nodes that stay"]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *map(_cells, rows)))
-
-
-def _cells(row: Row) -> list[str]:
-    cells = [row.name, networks.NETWORKS[row.name].source.partition(".")[0]]
+def cells(row: Row) -> list[str]:
+    """The row of the table."""
+    texts = [row.name, networks.NETWORKS[row.name].package]
     for opset in OPSETS:
         export = row.exports.get(opset)
-        cells += (
+        texts += (
             [f"{export.exported} => {export.nodes}", f"{export.onnxsim}, {export.onnxslim}", f"{export.error:.0e}"]
             if export
             else ["-"] * 3
         )
     left = sum((Counter(export.left) for export in row.exports.values()), Counter())
     stays = ", ".join(f"{operator} {count}" for operator, count in left.items()) or "none"
-    return [*cells, f"**FAILED: {row.failure}**" if row.failure else stays]
+    texts.append(f"{networks.FAILED}{row.failure}**" if row.failure else stays)
+    return list(map(networks.cell, texts))
 
 
-def page(rows: list[Row]) -> str:
+def page(rows: list[list[str]]) -> str:
     """The table with what it means and how it came about."""
-    packages = ("torch", "torchvision", "timm", "onnx", "onnxruntime", "onnxsim", "onnxslim")
-    versions = ", ".join(f"{package} {version(package)}" for package in packages)
-    passed = sum(row.failure is None for row in rows)
+    packages = (*networks.PACKAGES, "onnx", "onnxruntime", "onnxsim", "onnxslim")
     return f"""\
 # Networks that go to ONNX
 
-{passed} of {len(rows)} networks pass. Written by `python -m benchmarks.export_support` with {versions}, seed {SEED}.
+{networks.passed(rows)}. Written by `python -m benchmarks.export_support -o FILE`, seed {SEED}, with
+{networks.versions(packages)}.
 
 Weights and BatchNorm statistics are random. Each network is exported at opsets {OPSETS[0]} and {OPSETS[1]} with a
 dynamic batch, and simplified. ONNX Runtime then runs it on random images, one and five at a time. The network passes if
@@ -136,7 +133,7 @@ onnxsim and onnxslim leave of the same file.
 The last column counts the nodes of these operators that stay, over both opsets: {", ".join(NEEDLESS)}.
 A BatchNormalization with an activation behind it and no layer cannot go: TensorRT needs it too.
 
-{table(rows)}
+{networks.table(COLUMNS, rows)}
 """
 
 

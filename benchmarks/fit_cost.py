@@ -15,8 +15,9 @@ from pathlib import Path
 import torch
 
 from benchmarks import document
-from benchmarks.fitting import BLOCKS, peak_bytes
+from benchmarks.fitting import BLOCKS
 from benchmarks.measure import Progress
+from benchmarks.resources import peak_bytes
 from layer_folding import command_line, records
 from layer_folding.argument_types import positive_count
 from layer_folding.fit_choices import Choice

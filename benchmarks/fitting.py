@@ -4,7 +4,6 @@ One in-block activation after the other, four and all nine go, each with its two
 stand there. Each case has a process of its own, so that its peak memory is its own.
 """
 
-import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ import torch
 
 from benchmarks import document
 from benchmarks.measure import Progress
+from benchmarks.resources import peak_bytes
 from layer_folding import command_line, records
 from layer_folding.argument_types import count, positive_count
 from layer_folding.fold import fit
@@ -85,12 +85,6 @@ def measure(blocks: Sequence[str], weights: Path, dataset: Dataset) -> Measured:
         for each, took in zip(fits, seconds, strict=True)
     ]
     return Measured(loop.accuracy(model, dataset), *found, peak)
-
-
-def peak_bytes() -> int:
-    """The most memory that this process had so far, on Linux. (`getrusage` also counts the process that started it.)"""
-    (kib,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    return 1024 * int(kib)
 
 
 def run(name: str, weights: Path, dataset: Dataset, progress: Progress) -> Measured:

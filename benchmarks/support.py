@@ -1,11 +1,13 @@
 """Which networks fold: some activations removed, padding hoisted, folded, and compared with the network before folding.
-And which of them NVIDIA's parser and builder take, where TensorRT-RTX is installed.
 
-    python -m benchmarks.support resnet18 mixnet_s     # the table of these two, on stdout
-    python -m benchmarks.support -o docs/support.md    # the page of all networks: `make support`
+    python -m benchmarks.support resnet18 mixnet_s                      # the table of these two, on stdout
+    python -m benchmarks.support -o docs/support.md                     # the page of all networks
+    python -m benchmarks.support -o docs/support.md resnet18            # its row on that page anew
+    python -m benchmarks.support -o docs/support.md --engines           # with engines: `make support`
 
-Weights are random and nothing is downloaded. Exit codes: 0 every network passed, 1 one failed, and the table says how,
-2 bad input.
+The folded network is also exported in three precisions, and compared in ONNX Runtime. With --engines, NVIDIA's parser
+and builder get the files. Weights are random and nothing is downloaded. Exit codes: 0 every network passed, 1 one
+failed, and the table says how, 2 bad input.
 """
 
 from __future__ import annotations
@@ -14,20 +16,29 @@ import gc
 import operator
 import re
 import sys
+import tempfile
 from collections import Counter
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor, fx, nn
 
 from benchmarks import engines, networks
+from benchmarks.resources import Spent, spent
 from layer_folding.command_line import run
 from layer_folding.errors import InputError
-from layer_folding.fold import cost, fold, gates, harden, hoist_padding, linearize
+from layer_folding.export import max_error
+from layer_folding.export.verifying import TOLERANCE
+from layer_folding.fold import cost, fold, gates, harden, hoist_padding, linearize, scan
 from layer_folding.fold.algebra.layers import BATCH_NORMS, is_weighted
-from layer_folding.fold.model_names import build
-from layer_folding.fold.regions.finding import Skipped, hoisted_regions
+from layer_folding.fold.graph.comparing import relative
+from layer_folding.fold.graph.nodes import target_of
+from layer_folding.fold.graph.tracing import trace
+from layer_folding.fold.plan.candidates import candidates
+from layer_folding.fold.regions.finding import Skipped, foldable_activations, hoisted_regions
 from layer_folding.fold.reporting import quantity
 
 SEED = 0
@@ -35,7 +46,13 @@ BATCH = 2
 HALVES = 2  # random halves of the activations that each network has to do without
 TOLERANCE64, TOLERANCE32 = 1e-9, 1e-4  # largest difference over largest output
 LARGEST = 10_000_000  # weights of one merged layer; composing more takes minutes and gigabytes, and would never pay
+SECONDS, GIGABYTES = 60, 4  # that one network may take of scan, candidates or fold
 REASONS = 3  # shown per network, the most frequent first
+COLUMNS = (
+    "network", "from", "pixels", "foldable / activations", "regions folded", "depth", "MACs", "float64 error",
+    "float32 error", "ONNX error", "seconds", "GB", "engines of the original", "engines of the folded",
+    "what stays, and why",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -49,6 +66,7 @@ class Trial:
     depth: tuple[int, int]  # weighted, on the longest path
     macs: tuple[int, int]  # per image
     skipped: tuple[Skipped, ...]
+    spent: Spent  # by fold
 
     @property
     def failure(self) -> str | None:
@@ -67,31 +85,54 @@ class Trial:
 class Row:
     """A network in the table; its last trial is the one without all activations whose removal lets layers merge.
 
-    ``failure`` says why it does not pass; if it has no trials, where it stopped.
+    ``exported`` has the error of the folded network's file by precision, ``spent`` what a call took by its name.
     """
 
     name: str
     activations: int = 0
     foldable: int = 0
     trials: tuple[Trial, ...] = ()
-    failure: str | None = None
-    engines: tuple[engines.Engines, ...] = ()  # of the original and of the last trial; empty without TensorRT-RTX
+    exported: Mapping[str, float] = field(default_factory=dict)
+    spent: Mapping[str, Spent] = field(default_factory=dict)
+    engines: tuple[engines.Engines, ...] = ()  # of the original and of the last trial; empty without --engines
+    stopped: str | None = None  # by this error
+
+    @property
+    def failure(self) -> str | None:
+        """Why it does not pass; None if it does."""
+        wrong = [trial.failure for trial in self.trials if trial.failure]
+        if not self.exported.get("fp32", 0) <= TOLERANCE:
+            wrong.append(f"its file is off by {self.exported['fp32']:.0e} in fp32")
+        for call, took in self.spent.items():
+            if took.seconds > SECONDS:
+                wrong.append(f"{call} takes {took.seconds:.0f} s")
+            if took.peak > GIGABYTES * 1e9:
+                wrong.append(f"{call} takes {took.peak / 1e9:.1f} GB")
+        return self.stopped or "; ".join(wrong) or None
 
 
 def main(arguments: list[str] | None = None) -> None:
-    networks.main("benchmarks.support", __doc__, measure, table, page, arguments)
+    parser = networks.parser("benchmarks.support", __doc__)
+    parser.add_argument("--engines", action="store_true", help="build engines by TensorRT-RTX too; an hour more")
+    options = parser.parse_args(arguments)
+    if options.engines and not engines.available():
+        raise InputError("--engines: TensorRT-RTX is not installed; pip install 'layer-folding[rtx]'")
+    networks.run(options, COLUMNS, partial(measure, with_engines=options.engines), cells, page)
 
 
-def measure(name: str) -> Row:
+def measure(name: str, *, with_engines: bool = False) -> Row:
     """All trials of one network. Whatever goes wrong becomes the failure of its row: the other networks still run."""
     network = networks.NETWORKS[name]
     torch.manual_seed(SEED)
     try:
-        model = build(f"{network.source}:{name}", network.arguments).eval()
+        model = network.make().eval()
         redraw_constants(model)
         example = torch.randn(BATCH, 3, network.pixels, network.pixels)
+        _, scanned = spent(lambda: scan(model, example))
+        _, listed = spent(lambda: candidates(model, example))
         gated = linearize(model, example, gate="all")
-        activations, foldable = list(gates(gated)), _foldable(model, example)
+        activations = list(gates(gated))
+        foldable = [target_of(node) for node in foldable_activations(trace(model, example, share_weights=True))]
         halves = [[activation for activation in activations if torch.rand(()) < 0.5] for _ in range(HALVES)]
         scales = scaling(gated)
         choices = [affordable(gated, [name for name in names if name not in scales]) for names in (*halves, foldable)]
@@ -100,20 +141,22 @@ def measure(name: str) -> Row:
             trial, folded = attempt(gated, example, removed)
             trials.append(trial)
         del gated
+        most = Spent(*(max(getattr(trial.spent, what) for trial in trials) for what in ("seconds", "peak")))
+        took = {"scan": scanned, "candidates": listed, "fold": most}
+        files = exported(folded, example)
         randomise_statistics(model, example)
-        compared = (model, folded) if engines.available() else ()
+        compared = (model, folded) if with_engines else ()
         built = tuple(engines.of_every_kind(each, example) for each in compared)
     except Exception as error:
-        return Row(name, failure=f"{type(error).__name__}: {' '.join(str(error).split())}")
-    failure = next((trial.failure for trial in trials if trial.failure), None)
-    return Row(name, len(activations), len(foldable), tuple(trials), failure, built)
+        return Row(name, stopped=f"{type(error).__name__}: {' '.join(str(error).split())}")
+    return Row(name, len(activations), len(foldable), tuple(trials), files, took, built)
 
 
-def _foldable(model: nn.Module, example: Tensor) -> list[str]:
-    try:
-        return list(gates(linearize(model, example)))
-    except InputError:  # no activation is
-        return []
+def exported(model: nn.Module, example: Tensor) -> dict[str, float]:
+    """By precision, how far the ONNX file of ``model`` is off in ONNX Runtime, over the largest output."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = engines.export(model, example, Path(folder))
+        return {precision: max_error(model, path) for precision, path in files.items()}
 
 
 def scaling(gated: fx.GraphModule) -> set[str]:
@@ -150,24 +193,20 @@ def attempt(gated: fx.GraphModule, example: Tensor, removed: set[str]) -> tuple[
     with torch.no_grad():
         expected32 = hoisted(x)
         expected64 = hoisted.double()(x.double())
-    result = fold(hoisted, example.double())
+    result, took = spent(partial(fold, hoisted, example.double()))
     before, after = (cost(network, example.double()) for network in (hoisted, result.model))
     layers = _weighted(hoisted), _weighted(result.model)
     with torch.no_grad():
-        error64 = max(_relative(result.model(x.double()), expected64), result.max_error)
-        error32 = _relative(result.model.float()(x), expected32)
+        error64 = max(relative(result.model(x.double()), expected64), result.max_error)
+        error32 = relative(result.model.float()(x), expected32)
     trial = Trial(
         len(result.folded), error64, error32, layers, (before.depth, after.depth), (before.macs, after.macs),
-        tuple(result.skipped),
+        tuple(result.skipped), took,
     )  # fmt: skip
     folded = result.model
     del hard, hoisted, result
     gc.collect()  # graphs refer to themselves: without this, those of several trials would be in memory at once
     return trial, folded
-
-
-def _relative(actual: Tensor, expected: Tensor) -> float:
-    return ((actual - expected).abs().max() / expected.abs().max()).item()
 
 
 def _weighted(traced: fx.GraphModule) -> int:
@@ -203,35 +242,30 @@ def randomise_statistics(model: nn.Module, x: Tensor) -> None:
         hook.remove()
 
 
-def table(rows: list[Row]) -> str:
-    """Markdown, a line for each network."""
-    header = (
-        "network", "from", "pixels", "foldable / activations", "regions folded", "depth", "MACs", "float64 error",
-        "float32 error", "engines of the original", "engines of the folded", "what stays, and why",
-    )  # fmt: skip
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *map(_cells, rows)))
-
-
-def _cells(row: Row) -> list[str]:
+def cells(row: Row) -> list[str]:
+    """The row of the table."""
     network = networks.NETWORKS[row.name]
-    cells = [row.name, network.source.partition(".")[0], str(network.pixels)]
+    texts = [row.name, network.package, str(network.pixels)]
     if row.trials:
         last = row.trials[-1]
-        cells += [
+        texts += [
             f"{row.foldable} / {row.activations}",
             ", ".join(str(trial.folded) for trial in row.trials),
             f"{last.depth[0]} => {last.depth[1]}",
             " => ".join(map(quantity, last.macs)),
             f"{max(trial.error64 for trial in row.trials):.0e}",
             f"{max(trial.error32 for trial in row.trials):.0e}",
+            ", ".join(f"{error:.0e}" for error in row.exported.values()),
+            ", ".join(f"{took.seconds:.0f}" for took in row.spent.values()),
+            f"{max(took.peak for took in row.spent.values()) / 1e9:.1f}",
             *(map(str, row.engines) if row.engines else "--"),
             reasons(last.skipped),
         ]
     else:
-        cells += ["-"] * 9
+        texts += ["-"] * (len(COLUMNS) - len(texts))
     if row.failure:
-        cells[-1] = f"**FAILED: {row.failure}**"
-    return [cell.replace("|", "\\|") for cell in cells]
+        texts[-1] = f"{networks.FAILED}{row.failure}**"
+    return list(map(networks.cell, texts))
 
 
 def reasons(skipped: tuple[Skipped, ...]) -> str:
@@ -249,16 +283,13 @@ def category(reason: str) -> str:
     return re.sub(r"\b\d+(\.\d+)?(x?)\b", r"N\2", reason)
 
 
-def page(rows: list[Row]) -> str:
+def page(rows: list[list[str]]) -> str:
     """The table with what it means and how it came about."""
-    versions = ", ".join(f"{package} {_version(package)}" for package in ("torch", "torchvision", "timm"))
-    passed = sum(row.failure is None for row in rows)
-    named = [row.name for row in rows] if len(rows) < len(networks.NETWORKS) else []
-    command = " ".join(["python -m benchmarks.support", *named])
     return f"""\
 # Networks that fold
 
-{passed} of {len(rows)} networks pass. Written by `{command}` with {versions}, seed {SEED}.
+{networks.passed(rows)}. Written by `python -m benchmarks.support -o FILE`, seed {SEED}, with
+{networks.versions(networks.PACKAGES)}.
 
 Weights and BatchNorm statistics are random. Each network has {HALVES + 1} trials. In the first {HALVES} trials
 a random half of its activations is removed. In the last trial every activation is removed whose removal lets weighted
@@ -273,31 +304,39 @@ The errors are the largest of all trials. The column of folded regions has a num
 the depth (weighted layers on the longest path), the MACs (multiply-accumulates per image, at this size), and the layers
 that stay, with the reason.
 
-{_engines(rows)}
+The network of the last trial is exported in {", ".join(engines.PRECISIONS)}, and each file is compared with it in ONNX
+Runtime. It passes if fp32 is off by at most {TOLERANCE:.0e}; random weights need not be accurate in the others.
+The seconds of processor time are those of scan, candidates and fold. GB is the most memory of the process in them, with
+PyTorch and what networks before it have left. More than {SECONDS} s or {GIGABYTES} GB fails. A - was not measured.
 
-{table(rows)}
+{_engines(rows)}
+{_missing(rows)}
+{networks.table(COLUMNS, rows)}
 """
 
 
-def _engines(rows: list[Row]) -> str:
+def _missing(rows: list[list[str]]) -> str:
+    """The paragraph on the networks of the list that have no row."""
+    missing = [name for name in networks.NETWORKS if name not in {row[0] for row in rows}]
+    return f"\nListed, and not measured yet: {', '.join(missing)}.\n" if missing else ""
+
+
+def _engines(rows: list[list[str]]) -> str:
     """The paragraph on what NVIDIA's builder made of the networks."""
-    if not any(row.engines for row in rows):
-        return "Engines: TensorRT-RTX was not installed."
-    each = [built for row in rows for built in row.engines]
-    count, all_of_them = sum(built.built for built in each), sum(built.built + len(built.refused) for built in each)
-    version_of = _version("tensorrt-rtx-cu12-bindings")
+    columns = [COLUMNS.index(column) for column in COLUMNS if column.startswith("engines")]
+    counts = [map(int, found.groups()) for row in rows for i in columns if (found := _BUILT.match(row[i]))]
+    if not counts:
+        return "No engines were built; `--engines` does."
+    built, tried = (sum(numbers) for numbers in zip(*counts, strict=True))
+    version_of = networks.version_of("tensorrt-rtx-cu12-bindings")
     return f"""\
-The original and the network of the last trial also go to ONNX, in {", ".join(engines.PRECISIONS)}, each at opsets
+With `--engines`, the original and the network of the last trial also go to ONNX at opsets
 {" and ".join(map(str, engines.OPSETS))}, and through the parser and the builder of TensorRT-RTX {version_of},
-for a GPU of compute capability {engines.CAPABILITY}: {count} of {all_of_them} engines were built. What was refused is
+for a GPU of compute capability {engines.CAPABILITY}: {built} of {tried} engines were built. What was refused is
 named beside the count. None of the engines was run."""
 
 
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:  # timm is optional; its networks fail, and say so
-        return "(not installed)"
+_BUILT = re.compile(r"(\d+) of (\d+)")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import os
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -42,7 +43,7 @@ _OURS, _ONNX = "layer_folding", "onnx"
 _LIBRARIES = {
     _OURS: _Library(lambda module, name, arguments: module.build(name, **arguments)),
     "torchvision.models": _Library(
-        lambda module, name, arguments: module.get_model(_known(name, module.list_models()), **arguments),
+        lambda module, name, arguments: _of_torchvision(module, name)(**arguments),
         frozenset({"num_classes", "image_size", "init_weights"}),
     ),
     "timm": _Library(
@@ -142,6 +143,13 @@ def _module(path: str) -> ModuleType:
     if path not in _LIBRARIES and os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # at the end, where the folder hides no other module
     return importlib.import_module(path)
+
+
+def _of_torchvision(module: ModuleType, name: str) -> Callable[..., nn.Module]:
+    """What builds a network of torchvision; one with a backbone would have its weights downloaded."""
+    builder = module.get_model_builder(_known(name, module.list_models()))
+    takes = inspect.signature(builder).parameters
+    return partial(builder, weights_backbone=None) if "weights_backbone" in takes else builder
 
 
 def _known(name: str, names: Sequence[str]) -> str:

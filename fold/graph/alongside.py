@@ -11,11 +11,13 @@ activations and the layers of a network, have to be found again.
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import inspect
 import operator
 import os
 import sys
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar
@@ -203,26 +205,46 @@ class ExampleTracer(fx.Tracer):
 def _unchanged(network: nn.Module) -> Iterator[None]:
     """Restore the attributes of all modules of ``network``: code may keep stand-ins in them. New tensors stay: they are
     the constants of the graph, which ``torch.fx`` adds."""
-    states = [(module, dict(vars(module))) for module in network.modules()]
+    states = _states(network)
     try:
         yield
     finally:
-        for module, state in states:
-            added = {name: value for name, value in vars(module).items() if name not in state}
-            vars(module).clear()
-            vars(module).update(state, **{name: value for name, value in added.items() if isinstance(value, Tensor)})
+        for module, state, _ in states:
+            state.update({name: x for name, x in vars(module).items() if name not in state and isinstance(x, Tensor)})
+        _restore(states)
 
 
 @contextlib.contextmanager
 def _unchanged_on_error(module: nn.Module) -> Iterator[None]:
+    states = _states(module)
     try:
-        states = [(each, dict(vars(each))) for each in module.modules()]
         yield
     except Exception:
-        for each, state in states:
-            vars(each).clear()
-            vars(each).update(state)
+        _restore(states)
         raise
+
+
+_State = tuple[nn.Module, dict[str, Any], list[tuple[Any, Any]]]
+
+
+def _states(network: nn.Module) -> list[_State]:
+    """Each module with its attributes, and with what is in those that hold values, such as hooks and caches."""
+    return [
+        (module, dict(vars(module)), [(x, copy.copy(x)) for x in vars(module).values() if type(x) in _HOLDERS])
+        for module in network.modules()
+    ]
+
+
+_HOLDERS = (dict, OrderedDict, defaultdict, list)
+
+
+def _restore(states: list[_State]) -> None:
+    for module, state, holders in states:
+        vars(module).clear()
+        vars(module).update(state)
+        for holder, before in holders:
+            holder.clear()
+            holder.extend(before) if isinstance(holder, list) else holder.update(before)
 
 
 class GraphTracer(fx.Tracer):

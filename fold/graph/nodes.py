@@ -67,7 +67,13 @@ def owner_of(node: fx.Node) -> nn.Module:
 
 def module_of(node: fx.Node) -> nn.Module | None:
     """The module that a ``call_module`` node calls, else None."""
-    return owner_of(node).get_submodule(target_of(node)) if node.op == "call_module" else None
+    if node.op != "call_module":
+        return None
+    module: nn.Module | None = owner_of(node)
+    for name in target_of(node).split("."):  # asked so often that `get_submodule` takes a quarter of the time of a scan
+        assert module is not None
+        module = module._modules[name]
+    return module
 
 
 def tensor_of(node: object) -> Tensor | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 from torch import fx, nn
 
@@ -45,7 +45,7 @@ class Region:
     before: tuple[fx.Node, ...] = ()  # of ``nodes``, those that come to stand before it (`fold.algebra.commuting`)
     mapped: bool = False  # the bias differs by pixel, at the borders
 
-    @property
+    @cached_property
     def layers(self) -> tuple[fx.Node, ...]:
         """The weighted layers that are merged."""
         return tuple(node for node in self.nodes if is_weighted(node))

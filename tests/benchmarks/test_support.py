@@ -8,19 +8,16 @@ from torch import nn
 
 from benchmarks import engines, support
 from benchmarks import networks as listed
+from benchmarks.resources import Spent, spent
 from layer_folding.errors import CheckError, InputError
+from layer_folding.fold.graph.comparing import is_finite
+from tests.docs.pages import ROOT
 
-COLUMNS = 12
+COLUMNS = len(support.COLUMNS)
 
 
 def cells(line: str) -> list[str]:
     return [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
-
-
-@pytest.fixture(autouse=True)
-def no_engines(monkeypatch):
-    """Building takes most of the time."""
-    monkeypatch.setattr(engines, "available", lambda: False)
 
 
 @pytest.fixture
@@ -28,8 +25,8 @@ def networks(monkeypatch):
     """Replace the networks of the list by those given, by name."""
 
     def use(**models: nn.Module) -> None:
-        monkeypatch.setattr(support, "build", lambda spec, arguments: models[spec.partition(":")[2]])
-        monkeypatch.setattr(listed, "NETWORKS", {name: listed.Network("torchvision.models", 16) for name in models})
+        made = {name: listed.Network("torchvision", 16, lambda m=model: m) for name, model in models.items()}
+        monkeypatch.setattr(listed, "NETWORKS", made)
 
     return use
 
@@ -77,7 +74,10 @@ def test_what_a_row_says(networks, capsys):
     assert row[3] == "1 / 2"
     assert row[4].endswith(", 1")
     assert row[5] == "3 => 2"
-    assert row[11].startswith("1: ")
+    assert set(row[9].split(", ")) and len(row[9].split(", ")) == 3  # precisions
+    assert len(row[10].split(", ")) == 3 and 0 < float(row[11]) < support.GIGABYTES
+    assert row[12:14] == ["-", "-"]
+    assert row[-1].startswith("1: ")
 
 
 @pytest.mark.slow
@@ -86,10 +86,10 @@ def test_engines_are_counted_and_refusals_named(networks, monkeypatch, capsys, t
     built = iter([engines.Engines(6), engines.Engines(5, ("int8 at opset 17: no kernel",))])
     monkeypatch.setattr(engines, "available", lambda: True)
     monkeypatch.setattr(engines, "of_every_kind", lambda model, example: next(built))
-    support.main(["-o", str(tmp_path / "support.md")])
+    support.main(["--engines", "-o", str(tmp_path / "support.md")])
     text = (tmp_path / "support.md").read_text(encoding="utf-8")
     [row] = [cells(line) for line in text.splitlines() if line.startswith("| chain")]
-    assert row[9:11] == ["6 of 6", "5 of 6<br>int8 at opset 17: no kernel"]
+    assert row[12:14] == ["6 of 6", "5 of 6<br>int8 at opset 17: no kernel"]
     assert "8.6: 11 of 12 engines were built" in text
 
 
@@ -156,6 +156,64 @@ def test_reasons_are_counted_without_names(reason, expected):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name, network in listed.NETWORKS.items() if network.arguments])
-def test_networks_with_arguments_are_built(name):
-    support.build(f"{listed.NETWORKS[name].source}:{name}", listed.NETWORKS[name].arguments)
+def test_rows_of_given_networks_join_those_of_the_page(networks, tmp_path):
+    networks(first=chain(), second=chain(4), third=chain(4))
+    page = tmp_path / "support.md"
+    support.main(["-o", str(page), "third"])
+    support.main(["-o", str(page), "first"])
+    text = page.read_text(encoding="utf-8")
+    assert [cells(line)[0] for line in text.splitlines() if line.startswith("| ")][2:] == ["first", "third"]
+    assert "2 of 2 networks pass" in text and "not measured yet: second." in text
+    page.write_text(text.replace(" => ", " | "), encoding="utf-8")
+    with pytest.raises(InputError, match=r"support.md: its table has other columns; write it anew, without naming"):
+        support.main(["-o", str(page), "second"])
+
+
+def test_engines_need_their_builder(monkeypatch):
+    monkeypatch.setattr(engines, "available", lambda: False)
+    with pytest.raises(InputError, match="--engines: TensorRT-RTX is not installed; pip install"):
+        support.main(["--engines"])
+
+
+@pytest.mark.parametrize(
+    ("took", "failure"),
+    [
+        ({"scan": Spent(60, 4 * 10**9)}, None),
+        ({"scan": Spent(61, 0), "fold": Spent(0, 5 * 10**9)}, "scan takes 61 s; fold takes 5.0 GB"),
+    ],
+)
+def test_what_takes_too_much_fails(took, failure):
+    assert support.Row("any", spent=took).failure == failure
+
+
+def test_what_a_call_takes():
+    result, took = spent(lambda: torch.ones(2**24).sum().item())
+    assert result == 2**24
+    assert took.peak > 2**26 and took.seconds > 0
+    assert spent(int)[1].peak < took.peak
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize(
+    "name",
+    [
+        "googlenet", "vit_b_16", "mixer_s32_224", "yolo11n-cls", "yolo26n-pose", "MobileNetV2", "FPN",
+        "ssdlite320_mobilenet_v3_large.backbone", "fasterrcnn_resnet50_fpn.backbone", "lraspp_mobilenet_v3_large",
+        "levit_128s", "efficientvit_m0", "mobilenetv2_100.features",
+    ],
+)  # fmt: skip
+def test_networks_of_every_kind_are_built_and_run(name, monkeypatch, tmp_path):
+    monkeypatch.setenv("YOLO_CONFIG_DIR", str(tmp_path))
+    network = listed.NETWORKS[name]
+    with torch.no_grad():
+        assert is_finite(network.make().eval()(torch.zeros(1, 3, network.pixels, network.pixels)))
+
+
+def test_the_page_names_all_networks_and_the_other_pages_the_number_of_its_rows():
+    text = (ROOT / "docs/support.md").read_text(encoding="utf-8")
+    rows = [cells(line)[0] for line in text.splitlines() if line.startswith("| ")][2:]
+    missing = re.search(r"not measured yet: (.*)\.\n", text)
+    assert sorted([*rows, *(missing[1].split(", ") if missing else [])]) == sorted(listed.NETWORKS)
+    for page in ("README.md", "docs/own-model.md"):
+        assert f"{len(rows)} networks" in (ROOT / page).read_text(encoding="utf-8")

@@ -58,6 +58,13 @@ def test_the_number_of_classes_is_the_network_s_own_without_data():
     assert build("resnet20", arguments_for("resnet20", [3, 32, 32])).linear.out_features == 10
 
 
+@pytest.mark.parametrize("name", ["lraspp_mobilenet_v3_large", "ssdlite320_mobilenet_v3_large"])
+def test_weights_of_a_backbone_are_not_downloaded(name, monkeypatch):
+    downloads = "torchvision.models._api.load_state_dict_from_url"
+    monkeypatch.setattr(downloads, lambda *args, **kwargs: pytest.fail("downloads"))
+    assert hasattr(build(f"torchvision:{name}", {"num_classes": 3}), "backbone")
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [

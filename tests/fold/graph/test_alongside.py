@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from layer_folding.errors import InputError
 from layer_folding.fold import fold, gates, harden, hoist_padding, linearize, scan
+from layer_folding.fold.graph.alongside import ExampleTracer
+from layer_folding.fold.graph.baked import record
 from layer_folding.fold.graph.tracing import trace
 from tests.fold.networks import EXAMPLE, WIDTH, Calls, conv, difference, noise, randomised
 
@@ -135,6 +137,30 @@ def test_a_module_whose_code_depends_on_values_stays_whole():
     assert [merge.layers for merge in result.folded] == [("0", "2")]
     assert [entry.code for entry in result.skipped if entry.layer == "4.conv"] == ["kept-whole"]
     assert difference(result.model(noise()), hoisted(noise())) <= 1e-9
+
+
+class Remembers(nn.Module):
+    """Keeps what it computed in a dictionary, and hooks itself when it is first called, as transformers do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block, self.seen = nn.Sequential(conv(WIDTH, 6), nn.ReLU()), {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.seen:
+            self.seen["all"] = []
+            self.block.register_forward_hook(lambda module, args, output: self.seen["all"].append(output))
+        self.block(x)
+        return torch.cat(self.seen["all"], 1)
+
+
+def test_what_code_keeps_in_dictionaries_and_hooks_is_forgotten():
+    """Else the network, recorded again for another size, would compute something else."""
+    model, other = nn.Sequential(Remembers(), conv(6, 5)).double().eval(), torch.cat([DOUBLE, DOUBLE], 2)
+    graph = record(model, DOUBLE, ExampleTracer).graph
+    assert record(model, DOUBLE, ExampleTracer).baked == ()
+    assert len(model[0].seen) == len(model[0].block._forward_hooks) == 0
+    assert str(ExampleTracer(other).trace(model)) == str(graph)
 
 
 def test_a_network_of_which_all_is_kept_whole_is_refused():
