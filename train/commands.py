@@ -90,7 +90,7 @@ def _fit_file(given: argparse.Namespace) -> None:
     if None in shape or len(shape) != 2:
         raise InputError(f"{given.run}: leaves the size of its images open; give --size PIXELS")
     normalisation = given.mean or data.RGB_MEAN, given.std or data.RGB_STD
-    images = read_images(given.images, shape, *normalisation, count=FitSettings.images, seed=given.seed)
+    images = read_images(given.images, shape, *normalisation, count=data.CALIBRATION_IMAGES, seed=given.seed)
     done = fit_file(
         given.run, images, given.output, speedup=given.speedup, budget_ms=given.budget_ms, runtime=given.runtime,
         epochs=given.epochs, force=given.force, progress=progress,

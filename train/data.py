@@ -23,7 +23,8 @@ NAMES = ("digits", *PUBLISHED)
 RESIDENT_BYTES = 2 * 2**30  # folders up to here live in memory as uint8: all 32x32 sets, and 14,000 images of 224x224
 EVAL_IMAGES = 2000  # of a test split that does not fit in memory: 300 MB at 224x224
 
-CALIBRATION_IMAGES = 1024  # of the training split; `fit` draws the same
+CALIBRATION_IMAGES = 1024  # of the training split, at least; `fit` draws the same
+MOST_CALIBRATION_IMAGES, CALIBRATION_BYTES = 4096, 2**24  # small images cost a fit little, and make it better
 HELD_OUT_IMAGES = 4096  # of the training split, others: a loss of accuracy is then known to about half a point
 HELD_OUT_BYTES = 2**27  # 900 images at 224x224
 
@@ -128,9 +129,15 @@ def save_eval_set(path: str | Path, dataset: Dataset) -> None:
     _save(path, dataset, _some(dataset.test, torch.arange(count) * total // count))
 
 
-def save_calibration_set(path: str | Path, dataset: Dataset, count: int = CALIBRATION_IMAGES, seed: int = 0) -> None:
-    """Write `calibration_images` as `save_eval_set` writes the test split."""
-    _save(path, dataset, calibration_images(dataset, count, seed))
+def calibration_count(dataset: Dataset) -> int:
+    """How many images the calibration set has: a tenth of the training split, within limits."""
+    most = min(MOST_CALIBRATION_IMAGES, CALIBRATION_BYTES // math.prod(dataset.shape))
+    return max(CALIBRATION_IMAGES, min(most, len(dataset.train.labels) // 10))
+
+
+def save_calibration_set(path: str | Path, dataset: Dataset, count: int | None = None, seed: int = 0) -> None:
+    """Write `calibration_images` as `save_eval_set` writes the test split; `calibration_count` without a ``count``."""
+    _save(path, dataset, calibration_images(dataset, count or calibration_count(dataset), seed))
 
 
 def save_held_out_set(path: str | Path, dataset: Dataset, seed: int = 0) -> None:
@@ -138,9 +145,9 @@ def save_held_out_set(path: str | Path, dataset: Dataset, seed: int = 0) -> None
 
     At most HELD_OUT_IMAGES, and HELD_OUT_BYTES. Nothing is written where the calibration set has all images.
     """
-    count = min(HELD_OUT_IMAGES, HELD_OUT_BYTES // math.prod(dataset.shape))
-    if len(dataset.train.labels) > CALIBRATION_IMAGES:
-        _save(path, dataset, calibration_images(dataset, count, seed, skip=CALIBRATION_IMAGES))
+    count, fitted = min(HELD_OUT_IMAGES, HELD_OUT_BYTES // math.prod(dataset.shape)), calibration_count(dataset)
+    if len(dataset.train.labels) > fitted:
+        _save(path, dataset, calibration_images(dataset, count, seed, skip=fitted))
 
 
 def calibration_images(dataset: Dataset, count: int, seed: int, skip: int = 0) -> Split:

@@ -42,7 +42,8 @@ def fit_run(run: Path, settings: FitSettings, trust: str | None = None) -> Train
         return before
     state = FitState(run, PREFOLD.command)
     dataset = labelling.dataset_of(run, trust)
-    drawn = data.calibration_images(dataset, settings.images, settings.seed)
+    count = settings.images or data.calibration_count(dataset)
+    drawn = data.calibration_images(dataset, count, settings.seed)
     images = normalise(drawn.images, dataset.mean, dataset.std)
     show = labelled(progress, "fit")
     try:

@@ -107,9 +107,9 @@ def fit(parser: argparse.ArgumentParser) -> None:
         help="plan.json or plan.txt of `layer-folding plan`; its exact merges are fitted too",
     )
     parser.add_argument(
-        "--images", type=_count_or_folder, default=FitSettings.images, metavar="N",
-        help="number of training images to fit to, without their labels (%(default)s); for an ONNX file, a folder of "
-        "images",
+        "--images", type=_count_or_folder, metavar="N",
+        help="number of training images to fit to, without their labels (default: as many as calib.npz has); for an "
+        "ONNX file, a folder of images",
     )  # fmt: skip
     parser.add_argument("--seed", type=count, default=FitSettings.seed, help="seed that draws the images (%(default)s)")
     parser.add_argument("--force", action="store_true", help="keep fitted layers that are worse than a constant")

@@ -44,12 +44,12 @@ class PrefoldSettings(Hyperparameters):
 class FitSettings:
     """What is fitted in the place of `PrefoldSettings`: ``choices``, as `layer_folding.fit_choices` writes them.
 
-    ``images`` is how many training images the fit sees, drawn with ``seed``. With ``force``, a layer that is worse than
-    a constant is no reason to refuse.
+    ``images`` is how many training images the fit sees, drawn with ``seed``; None: as many as calib.npz has. With
+    ``force``, a layer that is worse than a constant is no reason to refuse.
     """
 
     choices: tuple[str, ...]
-    images: int = 1024
+    images: int | None = None
     seed: int = 0
     force: bool = False
 

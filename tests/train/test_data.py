@@ -3,6 +3,7 @@
 import os
 import random
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from layer_folding.errors import InputError
 from layer_folding.train.data import (
     RGB_MEAN,
     RGB_STD,
+    Split,
+    calibration_count,
     calibration_images,
     load,
     save_calibration_set,
@@ -336,6 +339,14 @@ def test_calibration_set_is_training_images_of_all_classes_alike(tmp_path):
     assert first["images"].shape == (55, 1, 8, 8) and all(image.tobytes() in train for image in first["images"])
 
 
+@pytest.mark.parametrize(
+    ("images", "size", "count"), [(50_000, 32, 4096), (20_000, 32, 2000), (1437, 32, 1024), (50_000, 224, 1024)]
+)
+def test_a_tenth_of_the_training_images_is_fitted_to_as_far_as_it_is_cheap(images, size, count):
+    split = Split(torch.empty(1, dtype=torch.uint8).expand(images, 3, size, size), torch.zeros(images))
+    assert calibration_count(replace(load("digits", 8), train=split, test=split)) == count
+
+
 def test_images_held_out_are_training_images_that_no_fit_and_no_calibration_sees(tmp_path, folder):
     digits = load("digits", 8)
     save_calibration_set(tmp_path / "calib.npz", digits)
@@ -343,7 +354,7 @@ def test_images_held_out_are_training_images_that_no_fit_and_no_calibration_sees
     fitted, held_out = (np.load(tmp_path / name)["images"] for name in ("calib.npz", "heldout.npz"))
     train = sorted(image.tobytes() for image in digits.train.images.numpy())
     assert len(fitted) == 1024 and sorted(image.tobytes() for image in [*fitted, *held_out]) == train
-    drawn = calibration_images(digits, FitSettings.images, FitSettings.seed).images.numpy()
+    drawn = calibration_images(digits, calibration_count(digits), FitSettings.seed).images.numpy()
     np.testing.assert_array_equal(drawn, fitted)  # a plan is measured with the fits that `fit` makes
     save_held_out_set(tmp_path / "none.npz", load(str(folder)))
     assert not (tmp_path / "none.npz").exists()  # the calibration set has all images

@@ -13,7 +13,7 @@ import torch
 
 from layer_folding import fold_results
 from layer_folding.fold import checkpoints, saving
-from layer_folding.fold.fitting import network_fit
+from layer_folding.fold.fitting import network_fit, sides
 from layer_folding.plans import write_plan
 from layer_folding.run_config import read
 from tests.fold.fitting.test_network_fit import merge, plan
@@ -171,7 +171,7 @@ def test_plans_that_no_fit_carries_out(run, tmp_path, capsys):
 
 
 def test_a_layer_that_is_worse_than_a_constant_is_refused_unless_forced(run, capsys, monkeypatch):
-    monkeypatch.setattr(network_fit.RelativeError, "value", 1.5)
+    monkeypatch.setattr(sides.RelativeError, "value", 1.5)
     before = contents(run)
     assert call("fit", run, "--choose", *CHOICES) == 1
     assert "the error is 1.50 times that of a constant" in capsys.readouterr().err
