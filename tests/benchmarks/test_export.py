@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from benchmarks.export import beside_others
-from benchmarks.export_support import Export, Row, page
+from benchmarks.export_support import Export, Row, cells, page
 from tests.export.passes.test_merging import conv, node
 from tests.export.test_simplifying import make, norm, norm_node, normal
 
@@ -24,7 +24,7 @@ def test_page_shows_what_failed():
     assert more.failure == "42 nodes, 40 by onnxsim, 41 by onnxslim"
     wrong = Export(exported=50, nodes=40, onnxsim=40, onnxslim=41, left={}, error=float("nan"))
     assert wrong.failure == "off by nan"
-    text = page([Row("resnet18", {17: good, 20: good}), Row("alexnet", {17: good}, "Error: no")])
+    text = page([cells(Row("resnet18", {17: good, 20: good})), cells(Row("alexnet", {17: good}, "Error: no"))])
     assert "1 of 2 networks pass" in text
     assert (
         "| resnet18 | torchvision | 50 => 40 | 40, 41 | 2e-06 | 50 => 40 | 40, 41 | 2e-06 | BatchNormalization 4 |"
