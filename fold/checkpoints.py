@@ -16,6 +16,7 @@ from layer_folding import recipes
 from layer_folding.errors import InputError
 from layer_folding.files import atomic_path
 from layer_folding.recipes import Recipe
+from layer_folding.stages import STAGES
 
 from .replaying import replay
 
@@ -44,7 +45,8 @@ def load(path: str | Path, trust: str | None = None) -> tuple[nn.Module, Recipe]
 def read(path: str | Path) -> tuple[Recipe, dict[str, Tensor]]:
     """Recipe and weights of a checkpoint, as they are in the file. Raises InputError as `load` does."""
     if not os.path.isfile(path):
-        raise InputError(f"{path}: no such checkpoint; an earlier stage writes it, see `make help`")
+        writers = [f"`layer-folding {stage.command}` writes it" for stage in STAGES if stage.file == Path(path).name]
+        raise InputError(f"{path}: no such checkpoint; {(writers or ['give the path of one'])[0]}")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get("recipe")

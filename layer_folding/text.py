@@ -16,6 +16,11 @@ def human(count: object) -> str:
     return f"{value:.{digits}f}{unit}"
 
 
+def counted(count: int, noun: str) -> str:
+    """A number of things: "1 layer", "2 layers"."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def milliseconds(value: float) -> str:
     """Milliseconds for people: three decimals or fewer, four below 0.1."""
     return f"{value:.{4 if value < 0.1 else 3 if value < 10 else 2 if value < 100 else 1}f}"

@@ -52,7 +52,7 @@ def test_of_a_checkpoint_it_says_what_was_done_to_the_network(run, folded):
         "input     3 x 32 x 32",
         "classes   cat, dog",
         "removed   1 activations: hidden.3",
-        "hoisted   the padding of 1 regions",
+        "hoisted   the padding of 1 region",
         "accuracy  original 90.00 %, folded 87.50 %",
         "tensors   2 with 10 numbers",
         "hidden.0_2 (1): in place of hidden.0, hidden.2 with hidden.1; relative error 0.02",
@@ -121,7 +121,7 @@ def results(tmp_path) -> Path:
         ("plan.json", "limit      at most 1.500 ms", "layers,activations,shape,kernel,macs_before,macs_after"),
         ("importance.csv", "loses, in  cross entropy", "activations,shape,loses"),
         ("bench.json", "verdict: folded is faster", "model,batch,precision,layers,parameters,macs,accuracy,median_ms"),
-        ("fold.json", "stay           1 layers: it is the last", "layer,layers,activations,kernel,stride,groups"),
+        ("fold.json", "stay           1 layer: it is the last", "layer,layers,activations,kernel,stride,groups"),
     ],
 )
 def test_it_knows_every_kind_of_result_by_its_content(run, results, name, said, columns):

@@ -12,7 +12,7 @@ from layer_folding.fit_choices import parse_choice, shape_text
 from layer_folding.recipes import Recipe
 from layer_folding.records import Count
 from layer_folding.stages import STEPS
-from layer_folding.text import human
+from layer_folding.text import counted, human
 
 from .sheets import Sheet, listed, size
 
@@ -78,8 +78,8 @@ def of_recipe(recipe: Recipe) -> dict[str, str]:
         "planned": listed(recipe.planned),
         "removed": f"{len(recipe.removed)} activations: {listed(recipe.removed)}" if recipe.removed else "",
         "put back": f"{len(recipe.kept)} activations: {listed([*recipe.kept])}" if recipe.kept else "",
-        "hoisted": f"the padding of {len(recipe.hoisted)} regions" if recipe.hoisted else "",
-        "fitted": f"{len(recipe.fitted)} layers" if recipe.fitted else "",
+        "hoisted": f"the padding of {counted(len(recipe.hoisted), 'region')}" if recipe.hoisted else "",
+        "fitted": counted(len(recipe.fitted), "layer") if recipe.fitted else "",
         "merged": f"{sum(map(len, recipe.folded.values()))} layers into {len(recipe.folded)}" if recipe.folded else "",
         "accuracy": ", ".join(
             f"{step} {100 * recipe.accuracy[step]:.2f} %" for step in STEPS if step in recipe.accuracy

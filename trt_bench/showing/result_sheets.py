@@ -10,7 +10,7 @@ from layer_folding.fold_results import FoldRecord
 from layer_folding.latency_tables import Table
 from layer_folding.plans import Plan
 from layer_folding.stages import STEPS
-from layer_folding.text import human, milliseconds
+from layer_folding.text import counted, human, milliseconds
 
 from .. import printing
 from .sheets import Sheet
@@ -53,7 +53,7 @@ def latency_table(path: Path) -> Sheet:
     return Sheet(
         str(path),
         "latency table",
-        f"{len(rows)} merged layers, as published",
+        f"{counted(len(rows), 'merged layer')}, as published",
         {"rows": str(len(rows)), "measured": "elsewhere: there is no JSON file beside the table"},
         ("st", "end", "time_ms", "stdev_ms"),
         [(row.st, row.end, row.time, row.stdev) for row in rows],
@@ -104,8 +104,8 @@ def plan(path: Path) -> Sheet:
         "predicted": f"{milliseconds(planned.latency_ms)} ms +- {milliseconds(planned.error_ms)}, "
         f"{planned.speedup:.3f}x",
         "limit": _limit(planned),
-        "merged": f"{merged} regions, exactly",
-        "fitted": f"{len(planned.fits)} layers",
+        "merged": f"{counted(merged, 'region')}, exactly",
+        "fitted": counted(len(planned.fits), "layer"),
         "loses": f"{planned.importance_lost:.4g} in {planned.importance}",
     }
     rows = [
@@ -198,7 +198,7 @@ def _facts(record: FoldRecord) -> dict[str, str]:
         "parameters": f"{human(before.parameters)} => {human(after.parameters)}",
         "MACs": f"{human(before.macs)} => {human(after.macs)} for one image",
         "merged": f"{sum(len(each.layers) for each in record.folded)} layers into {len(record.folded)}",
-        "fitted": f"{len(record.fitted)} layers" if record.fitted else "",
+        "fitted": counted(len(record.fitted), "layer") if record.fitted else "",
         "largest error": f"{record.max_error:.3g}, relative, in float64",
         "same class": f"{same.same} of {same.images} images before and after folding" if same else "",
         "accuracy": ", ".join(_accuracies(record.accuracy)),
@@ -206,7 +206,7 @@ def _facts(record: FoldRecord) -> dict[str, str]:
     }
     stays = Counter(each.reason for each in record.skipped)
     facts |= {
-        "stay" if not place else " " * (place + 1): f"{count} layers: {reason}"
+        "stay" if not place else " " * (place + 1): f"{counted(count, 'layer')}: {reason}"
         for place, (reason, count) in enumerate(stays.items())
     }
     return {name: fact for name, fact in facts.items() if fact}
