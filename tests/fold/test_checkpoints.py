@@ -86,10 +86,8 @@ def test_gates_are_refused_with_the_remedy(tmp_path):
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(
-        InputError, match=r"hardened\.safetensors: no such checkpoint; `layer-folding finetune` writes it"
-    ):
-        load(tmp_path / "hardened.safetensors")
+    with pytest.raises(InputError, match="no such checkpoint; `layer-folding finetune` writes it"):
+        checkpoints.load(tmp_path / "hardened.safetensors")
     with pytest.raises(InputError, match=r"none\.safetensors: no such checkpoint; give the path of one"):
         checkpoints.load(tmp_path / "none.safetensors")
 
