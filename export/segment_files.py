@@ -19,7 +19,7 @@ from tqdm import tqdm
 from layer_folding.argument_types import count, positive_count
 from layer_folding.files import atomic_path
 from layer_folding.fold.graph.nodes import module_of
-from layer_folding.fold.networks import add_trust, open_network
+from layer_folding.fold.networks import add_input, add_trust, open_network
 from layer_folding.fold.plan import candidates
 from layer_folding.fold.plan.naming import Segment
 from layer_folding.outputs import output_folder
@@ -98,13 +98,7 @@ def _write(segment: Segment, path: Path, opset: int, batch: int | None, precisio
 
 def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("network", help="run folder (for its original network), checkpoint, or name of a network")
-    parser.add_argument(
-        "--input",
-        type=int,
-        nargs="+",
-        metavar="N",
-        help="channels, height and width of one image, for the name of a network",
-    )
+    add_input(parser)
     add_trust(parser)
     parser.add_argument("--opset", type=count, default=20, help="ONNX opset; TensorRT 8.6 needs 17 (%(default)s)")
     parser.add_argument("--batch", type=positive_count, help="fix the batch size (default: any)")

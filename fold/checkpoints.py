@@ -45,8 +45,8 @@ def load(path: str | Path, trust: str | None = None) -> tuple[nn.Module, Recipe]
 def read(path: str | Path) -> tuple[Recipe, dict[str, Tensor]]:
     """Recipe and weights of a checkpoint, as they are in the file. Raises InputError as `load` does."""
     if not os.path.isfile(path):
-        writers = [f"`layer-folding {stage.command}` writes it" for stage in STAGES if stage.file == Path(path).name]
-        raise InputError(f"{path}: no such checkpoint; {(writers or ['give the path of one'])[0]}")
+        written = (f"`layer-folding {stage.command}` writes it" for stage in STAGES if stage.file == Path(path).name)
+        raise InputError(f"{path}: no such checkpoint; {next(written, 'give the path of one')}")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get("recipe")

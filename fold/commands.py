@@ -12,7 +12,7 @@ from layer_folding.subcommands import Command
 
 from . import reporting
 from .folding import scan
-from .networks import add_trust, open_network
+from .networks import add_input, add_trust, open_network
 from .plan import importance_command, plan_command
 from .run_folding import NothingMerged, fold_run
 
@@ -29,13 +29,7 @@ def _fold_options(parser: argparse.ArgumentParser) -> None:
 
 def _scan_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("network", help="checkpoint, or name of a network such as resnet20 or torchvision:resnet50")
-    parser.add_argument(
-        "--input",
-        type=int,
-        nargs="+",
-        metavar="N",
-        help="channels, height and width of one image, for the name of a network",
-    )
+    add_input(parser)
     add_trust(parser)
     parser.add_argument("--json", action="store_true", help="print JSON in place of tables")
 

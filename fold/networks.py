@@ -20,6 +20,14 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_input(parser: argparse.ArgumentParser) -> None:
+    """Add ``--input``, the shape that `open_network` needs with a name."""
+    parser.add_argument(
+        "--input", type=int, nargs="+", metavar="N",
+        help="channels, height and width of one image, for the name of a network",
+    )  # fmt: skip
+
+
 def open_network(text: str, shape: Sequence[int] | None, trust: str | None = None) -> tuple[nn.Module, tuple[int, ...]]:
     """The network ``text`` and the shape `[C, H, W]` of one image.
 

@@ -24,7 +24,8 @@ RESIDENT_BYTES = 2 * 2**30  # folders up to here live in memory as uint8: all 32
 EVAL_IMAGES = 2000  # of a test split that does not fit in memory: 300 MB at 224x224
 
 CALIBRATION_IMAGES = 1024  # of the training split, at least; `fit` draws the same
-MOST_CALIBRATION_IMAGES, CALIBRATION_BYTES = 4096, 2**24  # small images cost a fit little, and make it better
+MOST_CALIBRATION_IMAGES = 4096  # more make fits better, and take longer
+CALIBRATION_BYTES = 2**29  # of what a layer gives for all of them; a fit holds a few such values
 HELD_OUT_IMAGES = 4096  # of the training split, others: a loss of accuracy is then known to about half a point
 HELD_OUT_BYTES = 2**27  # 900 images at 224x224
 
@@ -129,23 +130,27 @@ def save_eval_set(path: str | Path, dataset: Dataset) -> None:
     _save(path, dataset, _some(dataset.test, torch.arange(count) * total // count))
 
 
-def calibration_count(dataset: Dataset) -> int:
-    """How many images the calibration set has: a tenth of the training split, within limits."""
-    most = min(MOST_CALIBRATION_IMAGES, CALIBRATION_BYTES // math.prod(dataset.shape))
+def calibration_count(dataset: Dataset, largest: int) -> int:
+    """How many images the calibration set has: a tenth of the training split, within limits.
+
+    ``largest`` is what the largest value in the network takes for one image, in bytes.
+    """
+    most = min(MOST_CALIBRATION_IMAGES, CALIBRATION_BYTES // largest)
     return max(CALIBRATION_IMAGES, min(most, len(dataset.train.labels) // 10))
 
 
-def save_calibration_set(path: str | Path, dataset: Dataset, count: int | None = None, seed: int = 0) -> None:
-    """Write `calibration_images` as `save_eval_set` writes the test split; `calibration_count` without a ``count``."""
-    _save(path, dataset, calibration_images(dataset, count or calibration_count(dataset), seed))
+def save_calibration_set(path: str | Path, dataset: Dataset, count: int = CALIBRATION_IMAGES, seed: int = 0) -> None:
+    """Write `calibration_images` as `save_eval_set` writes the test split."""
+    _save(path, dataset, calibration_images(dataset, count, seed))
 
 
-def save_held_out_set(path: str | Path, dataset: Dataset, seed: int = 0) -> None:
-    """Write training images that the calibration set of that ``seed`` has not: what a plan loses is measured on them.
+def save_held_out_set(path: str | Path, dataset: Dataset, fitted: int = CALIBRATION_IMAGES, seed: int = 0) -> None:
+    """Write training images that the calibration set of ``fitted`` images and that ``seed`` has not: what a plan loses
+    is measured on them.
 
     At most HELD_OUT_IMAGES, and HELD_OUT_BYTES. Nothing is written where the calibration set has all images.
     """
-    count, fitted = min(HELD_OUT_IMAGES, HELD_OUT_BYTES // math.prod(dataset.shape)), calibration_count(dataset)
+    count = min(HELD_OUT_IMAGES, HELD_OUT_BYTES // math.prod(dataset.shape))
     if len(dataset.train.labels) > fitted:
         _save(path, dataset, calibration_images(dataset, count, seed, skip=fitted))
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from layer_folding.command_line import labelled, progress
 from layer_folding.errors import CheckError, InputError
+from layer_folding.evalset import read_evalset
 from layer_folding.fit_choices import LayerShape, parse_choice
 from layer_folding.fold import checkpoints
 from layer_folding.fold.fitting.network_fit import fit
@@ -42,7 +43,7 @@ def fit_run(run: Path, settings: FitSettings, trust: str | None = None) -> Train
         return before
     state = FitState(run, PREFOLD.command)
     dataset = labelling.dataset_of(run, trust)
-    count = settings.images or data.calibration_count(dataset)
+    count = settings.images or len(read_evalset(run / "calib.npz").labels)
     drawn = data.calibration_images(dataset, count, settings.seed)
     images = normalise(drawn.images, dataset.mean, dataset.std)
     show = labelled(progress, "fit")

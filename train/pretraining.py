@@ -1,11 +1,16 @@
 """Pretrain: make original.safetensors, from weights that are given or by training."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
+import torch
+from torch import nn
+
 from layer_folding.errors import InputError
 from layer_folding.fold import model_names
+from layer_folding.fold.graph.comparing import tensors_in
 from layer_folding.recipes import Recipe
 from layer_folding.stages import PRETRAIN
 
@@ -61,9 +66,24 @@ def pretrain(run: Path, settings: PretrainSettings, weights: Path | None = None)
         accuracy={PRETRAIN.network: accuracy},
     )
     data.save_eval_set(run / "eval.npz", dataset)
-    data.save_calibration_set(run / "calib.npz", dataset)
-    data.save_held_out_set(run / "heldout.npz", dataset)
+    fitted = data.calibration_count(dataset, _largest_value(start.model, dataset.shape))
+    data.save_calibration_set(run / "calib.npz", dataset, fitted)
+    data.save_held_out_set(run / "heldout.npz", dataset, fitted)
     return trained.finish(run, PRETRAIN, start.model, recipe)
+
+
+@torch.no_grad()
+def _largest_value(model: nn.Module, shape: Sequence[int]) -> int:
+    """Bytes of the largest value that a module of ``model``, in eval mode, gives for one image of ``shape``."""
+    sizes: list[int] = []
+    hooks = [
+        module.register_forward_hook(lambda module, given, value: sizes.extend(x.nbytes for x in tensors_in(value)))
+        for module in model.modules()
+    ]
+    model.eval()(torch.zeros(1, *shape, device=next(model.parameters()).device))
+    for hook in hooks:
+        hook.remove()
+    return max(sizes)
 
 
 def _warn_of_guessing(weights: Path, accuracy: float, dataset: data.Dataset) -> None:

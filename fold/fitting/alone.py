@@ -45,7 +45,7 @@ class Alone:
         self.expected: OutputBatches = outputs_of(running.behind(fitted))
 
     def each(self, choices: Iterable[Choice]) -> Iterator[FittedAlone]:
-        """Each fit of ``choices``, from the input of the network to its output; first those that need no images."""
+        """Each fit of ``choices``, in the order of the network; before them those that are refused without a fit."""
         parts: list[Part] = []
         for choice in choices:
             try:

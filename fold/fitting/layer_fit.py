@@ -29,11 +29,11 @@ from .ridge import output_statistics, solve
 from .sides import Sides
 
 RIDGE = 1e-3  # of the mean variance of an input
-# What a fitted layer reads: the anchor, what stands before the layer, and its geometry but for the outputs.
-Grams = dict[tuple[fx.Node, tuple[fx.Node, ...], Geometry], Tensor]
-
 PER_UNKNOWN = 100  # positions for each unknown of an output; more are not sampled
 ROUNDS = 2
+
+# Products of the inputs of a layer, by what they depend on: the anchor, what stands before the layer, and its geometry.
+Grams = dict[tuple[fx.Node, tuple[fx.Node, ...], Geometry], Tensor]
 
 
 def fit_layer(sides: Sides, part: Part, flat: tuple[float, float], grams: Grams | None = None) -> FittedWeights:
@@ -54,15 +54,13 @@ def fit_layer(sides: Sides, part: Part, flat: tuple[float, float], grams: Grams 
         sides.changed.to(sides.nodes[term])
     geometry, prior = _start(part, maps)
     moments = Moments(geometry, prior.weight.device)
+    grams = {} if grams is None or part.crop is None else grams  # with the shape "none" the input is another
     inputs = (part.region.anchor, part.region.before, replace(geometry, out_channels=geometry.groups))
-    if grams is not None and part.crop and inputs in grams:
-        moments.gram, add = grams[inputs], moments.add_targets
-    else:
-        add = moments.add
+    add = moments.add_targets if inputs in grams else moments.add
+    moments.gram = grams.get(inputs, moments.gram)
     for seen, target, skip in _samples(sides, part, geometry):
         add(seen, target - skip)
-    if grams is not None and part.crop:
-        grams[inputs] = moments.gram
+    grams[inputs] = moments.gram  # whole
     if not (moments.gram.isfinite().all() and moments.cross.isfinite().all()):
         raise InputError(
             f"{part.choice.names}: the network gives values there that are not finite on these images; check "

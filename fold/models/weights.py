@@ -18,15 +18,8 @@ from layer_folding.errors import InputError
 Value = TypeVar("Value")
 SUFFIXES = (".pt", ".pth", ".th", ".ckpt", ".safetensors")
 SHOWN_KEYS = 4  # of each kind in a message about weights that do not match
-_INSIDE = (
-    "state_dict_ema",
-    "model_ema",
-    "params_ema",
-    "ema",
-    "state_dict",
-    "model",
-    "params",
-)  # averaged weights first
+# averaged weights first
+_INSIDE = ("state_dict_ema", "model_ema", "params_ema", "ema", "state_dict", "model", "params")
 _COUNTERS = ("n_averaged", "total_ops", "total_params")  # of AveragedModel, and of thop, which counts operations
 
 

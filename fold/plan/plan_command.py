@@ -22,20 +22,14 @@ from layer_folding.plans import Plan
 from layer_folding.subcommands import Command
 
 from .. import planning
-from ..networks import add_trust, classes_of, open_network
+from ..networks import add_input, add_trust, classes_of, open_network
 from .chain_splits import optimal_splits, write_splits
 from .presenting import as_text, write
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("network", nargs="?", help="run folder or checkpoint, or name of a network with --input")
-    parser.add_argument(
-        "--input",
-        type=int,
-        nargs="+",
-        metavar="N",
-        help="channels, height and width of one image, for the name of a network",
-    )
+    add_input(parser)
     add_trust(parser)
     parser.add_argument(
         "--latency", required=True, type=Path, metavar="CSV", help="latency table from `layer-folding table`"
