@@ -27,6 +27,19 @@ class Gpu:
     limits: nvml.Limits
 
 
+def gpu() -> Gpu | None:
+    """The GPU of this machine, None where PyTorch finds none."""
+    import torch  # here, since the page of results needs documents alone
+
+    return Gpu(torch.cuda.get_device_name(), torch.version.cuda, nvml.describe()) if torch.cuda.is_available() else None
+
+
+def fastest() -> str:
+    """The name of the GPU, or of the CPU where there is none."""
+    found = gpu()
+    return found.name if found else device.host().cpu or "CPU"
+
+
 @dataclass(frozen=True)
 class Document:
     """What the page of results shows of a benchmark: its ``table`` is a header and rows, as printed."""

@@ -23,6 +23,7 @@ from layer_folding.errors import CheckError
 from layer_folding.export import export
 from layer_folding.fitting_files import kept_importance
 from layer_folding.fold import fit, fold, model_names
+from layer_folding.fold.devices import best_device
 from layer_folding.fold.fitting.tuning import Outputs, distil
 from layer_folding.fold.fitting.validity import split
 from layer_folding.fold.models.efficientnet_names import with_timm_names
@@ -98,30 +99,31 @@ def prepare(name: str, model: nn.Module, images: Tensor, folder: Path) -> Source
         model = read_network(file).model.eval()
     show = command_line.labelled(command_line.progress, name)
     latency = measured_table(model, images[:1], folder=folder, runtime="onnxruntime", progress=show)
+    model, images = model.to(best_device()), images.to(best_device())
     return Source(model, latency, kept_importance(folder, file, model, images, latency, show), file)
 
 
 def run(name: str, source: Source, speedup: float, images: Images, epochs: int) -> Outcome | Refused:
     """Plan ``source`` for ``speedup``, fit it, and measure what it keeps; ``name`` is for the progress."""
     show = command_line.labelled(command_line.progress, name)
-    model, example = source.model, images.fitted[:1]
+    model, fitted = source.model, images.fitted.to(best_device())
+    example = fitted[:1]
     try:
         chosen = plan(model, example, source.latency, speedup=speedup, importance=source.loses)
-        faster = fit(model, images.fitted, chosen, progress=show).model.eval()
+        faster = fit(model, fitted, chosen, progress=show).model.eval()
     except CheckError as error:  # no plan is so fast, or what it chooses cannot be fitted
         return Refused(str(error))
     folded = [fold(faster, example).model]
-    export(folded[0], example, source.file.with_name(f"{speedup:g}x.onnx"))
-    seen, held_out = (Outputs(some, (_outputs(model, some),)) for some in split(images.fitted))
+    export(folded[0].cpu(), example.cpu(), source.file.with_name(f"{speedup:g}x.onnx"))
+    seen, held_out = (Outputs(some, (_outputs(model, some),)) for some in split(fitted))
     distil(faster, seen, held_out, _BATCH, epochs, show)  # as `lf.fit` does with epochs
     folded.append(fold(faster, example).model)
     show("classes")
     found = [_classes(each, images.measured) for each in (model, *folded)]
-    original, fitted, distilled = (Kept(_share(each, images.labels), _share(each, found[0])) for each in found)
+    kept = [Kept(_share(each, images.labels), _share(each, found[0])) for each in found]
     command_line.progress("")
-    depths = depth(model, example), depth(folded[0], example)
-    choices = tuple(map(str, chosen.choices))
-    return Outcome(choices, chosen.speedup, depths, original, fitted, distilled)
+    depths = depth(model, example), depth(folded[1], example)
+    return Outcome(tuple(map(str, chosen.choices)), chosen.speedup, depths, *kept, document.fastest())
 
 
 def timed(name: str, case: Outcome, folder: Path, speedup: float, seconds: float) -> Outcome:
@@ -133,11 +135,12 @@ def timed(name: str, case: Outcome, folder: Path, speedup: float, seconds: float
 
 @torch.no_grad()
 def _outputs(model: nn.Module, images: Tensor) -> Tensor:
-    return torch.cat([model(some) for some in images.split(_BATCH)])
+    where = next(model.parameters()).device
+    return torch.cat([model(some.to(where)) for some in images.split(_BATCH)])
 
 
 def _classes(model: nn.Module, images: Tensor) -> Tensor:
-    return _outputs(model, images).argmax(1)
+    return _outputs(model, images).argmax(1).cpu()
 
 
 def _share(classes: Tensor, wanted: Tensor) -> float:

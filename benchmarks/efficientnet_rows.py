@@ -38,6 +38,7 @@ class Outcome:
 
     ``depth`` counts weighted layers on the longest path, before and after. ``distilled`` has the layers of ``fitted``
     with other weights, so that one ``comparison`` of latencies is for both; None until all networks are timed.
+    ``fitted_on`` names the GPU or CPU of the fits and the distillation.
     """
 
     choices: tuple[str, ...]
@@ -46,6 +47,7 @@ class Outcome:
     original: Kept
     fitted: Kept
     distilled: Kept
+    fitted_on: str
     comparison: Comparison | None = None
 
 
@@ -68,14 +70,14 @@ def rows(cases: dict[str, Outcome | Refused]) -> list[list[str]]:
     """A header, and a row for each case."""
     header = [
         "network", "depth", "predicted", "measured", "top-1, original", "fitted", "distilled",
-        "agreement, fitted", "distilled",
+        "agreement, fitted", "distilled", "fitted on",
     ]  # fmt: skip
     return [header, *(_row(name, case) for name, case in cases.items())]
 
 
 def _row(name: str, case: Outcome | Refused) -> list[str]:
     if isinstance(case, Refused):
-        return [name, "-", "-", case.reason, *"-----"]
+        return [name, "-", "-", case.reason, *"------"]
     shares = (
         case.original.top1, case.fitted.top1, case.distilled.top1, case.fitted.agreement, case.distilled.agreement,
     )  # fmt: skip
@@ -89,6 +91,7 @@ def _row(name: str, case: Outcome | Refused) -> list[str]:
         f"{case.speedup:.3f}x",
         measured,
         *(f"{100 * share:.1f} %" for share in shares),
+        case.fitted_on,
     ]
 
 

@@ -23,7 +23,6 @@ from benchmarks import document
 from layer_folding import command_line
 from layer_folding.errors import CheckError, InputError
 from layer_folding.fold.reporting import table
-from layer_folding.trt_bench import nvml
 from layer_folding.trt_bench.runtimes import choose
 
 LIMIT_S = 180.0
@@ -143,7 +142,7 @@ def main(arguments: list[str] | None = None) -> None:
     document.check_output(options.output)
     if not torch.cuda.is_available():
         raise InputError("no GPU: PyTorch finds no CUDA device here; run this on a machine with one")
-    gpu = document.Gpu(torch.cuda.get_device_name(), torch.version.cuda, nvml.describe())
+    gpu = document.gpu()
     outcomes: list[Outcome] = []
     with tempfile.TemporaryDirectory() as folder:
         kept = options.output.with_name("gpu.json") if options.output else Path(folder) / "gpu.json"

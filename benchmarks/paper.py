@@ -174,7 +174,8 @@ def main(arguments: list[str] | None = None) -> None:
         if options.output:  # after each, as all of them take an hour, and may be interrupted
             document.write(
                 options.output, "benchmarks.paper", arguments, rows(results, kernels_ms, original, accuracy),
-                threads=torch.get_num_threads(), kernels_ms=kernels_ms, results=records.as_json(results),
+                gpu=document.gpu(), threads=torch.get_num_threads(), kernels_ms=kernels_ms,
+                results=records.as_json(results),
             )  # fmt: skip
     print(table(rows(results, kernels_ms, original, accuracy)))
 

@@ -4,6 +4,7 @@ Gates are the formula of the paper, its loss has `lambda |1 - alpha^2|` for each
 those of the code that its authors published: plain SGD on PIL images that the main process transforms one at a time.
 """
 
+import copy
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torchvision import datasets, transforms
 
 from layer_folding.fold import gates, hoist_padding, linearize
+from layer_folding.fold.devices import best_device
 from layer_folding.train import loop
 from layer_folding.train.data import Dataset
 
@@ -52,8 +54,9 @@ def train(model: nn.Module, dataset: Dataset, epochs: int, seed: int) -> Trained
     The images of ``dataset`` are in memory; ``model`` stays as it is.
     """
     torch.manual_seed(seed)
-    example = torch.zeros(1, *dataset.shape)
-    gated, named = with_gates(model, example)
+    where = best_device()
+    example = torch.zeros(1, *dataset.shape, device=where)
+    gated, named = with_gates(copy.deepcopy(model).to(where), example)
     batches, optimizer = loader(dataset, BATCH), sgd(gated)
     seconds = []
     for _ in range(epochs):
@@ -71,7 +74,7 @@ def train(model: nn.Module, dataset: Dataset, epochs: int, seed: int) -> Trained
     for _ in range(epochs):
         epoch(hard, optimizer, batches, [])
     accuracy["hardened"] = loop.accuracy(hard, dataset)
-    return Trained(hard.eval(), removed, accuracy, tuple(seconds))
+    return Trained(hard.cpu().eval(), removed, accuracy, tuple(seconds))
 
 
 def with_gates(model: nn.Module, example: Tensor) -> tuple[nn.Module, dict[str, Gate]]:
@@ -81,7 +84,7 @@ def with_gates(model: nn.Module, example: Tensor) -> tuple[nn.Module, dict[str, 
     gated.set_submodule(first, nn.ReLU())
     named = {name: Gate() for name in others}
     for name, gate in named.items():
-        gated.set_submodule(name, gate)
+        gated.set_submodule(name, gate.to(example.device))
     return gated, named
 
 
@@ -112,8 +115,9 @@ def epoch(
 ) -> None:
     """One pass over ``batches``, with the penalty of the gates ``known``, whose alphas stay at or above 0."""
     model.train()
+    where = next(model.parameters()).device
     for images, labels in batches:
-        loss = F.cross_entropy(model(images), labels)
+        loss = F.cross_entropy(model(images.to(where)), labels.to(where))
         for gate in known:
             loss = loss + PENALTY * (1 - gate.alpha[0] * gate.alpha[0]).abs()
         optimizer.zero_grad()

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from layer_folding.errors import CheckError, InputError
 from layer_folding.evalset import EvalSet
 from layer_folding.files import atomic_path
+from layer_folding.fold.devices import on_cpu
 
 from . import onnx_metadata
 from .calibrate import METHODS
@@ -100,8 +101,11 @@ def export(
         raise InputError(
             f"precision {precision!r}: needs images to calibrate with; give images=, some hundred of the training"
         )
+    model = on_cpu(model)
+    if isinstance(images, Tensor):
+        images = images.cpu()
     calibration = None if images is None else Calibration(np.asarray(images, np.float32), method)
-    source = source_of(lower(model, example, opset, batch, dynamic_size=dynamic_size), model)
+    source = source_of(lower(model, example.cpu(), opset, batch, dynamic_size=dynamic_size), model)
     return write(source, precision, Path(path), calibration=calibration, keep=keep)
 
 

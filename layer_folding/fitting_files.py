@@ -17,6 +17,7 @@ import onnx
 from torch import Tensor, nn
 
 from layer_folding.export.exporting import export
+from layer_folding.fold.devices import best_device
 from layer_folding.fold.fitting.network_fit import FitResult, fit
 from layer_folding.fold.folding import fold
 from layer_folding.fold.onnx_in import OnnxNetwork, read_network
@@ -96,11 +97,13 @@ def fit_file(
     latency = table(
         model, example, folder=folder, runtime=runtime, batch=network.batch or 1, opset=opset, progress=progress
     )
-    loses = kept_importance(folder, source, model, images, latency, progress)
-    planned = plan(model, example, latency, speedup=speedup, budget_ms=budget_ms, importance=loses)
+    where = best_device()
+    model, seen = model.to(where), images.to(where)
+    loses = kept_importance(folder, source, model, seen, latency, progress)
+    planned = plan(model, seen[:1], latency, speedup=speedup, budget_ms=budget_ms, importance=loses)
     write_plan(folder / "plan.json", planned)
-    fitted = fit(model, images, planned, epochs=epochs, force=force, progress=progress)
-    folded = fold(fitted.model.eval(), example).model
+    fitted = fit(model, seen, planned, epochs=epochs, force=force, progress=progress)
+    folded = fold(fitted.model.cpu().eval(), example).model
     progress("export")
     export(folded, example, output, opset=opset, batch=network.batch, images=images)
     _keep_interface(output, source, network)
@@ -109,7 +112,7 @@ def fit_file(
         source = _with_size(source, example, folder / "original.onnx")
     timed = bench([source, output], runtime=runtime, batch=network.batch or 1, seconds=seconds, progress=progress)
     progress("")
-    return FasterFile(output, planned, fitted, (depth(model, example), depth(folded, example)), timed)
+    return FasterFile(output, planned, fitted, (depth(model.cpu(), example), depth(folded, example)), timed)
 
 
 def kept_importance(
@@ -132,7 +135,7 @@ def kept_importance(
 
 def _digest(source: Path, images: Tensor) -> str:
     """What tells this network with these images from others."""
-    return hashlib.sha256(source.read_bytes() + images.numpy().tobytes()).hexdigest()[:12]
+    return hashlib.sha256(source.read_bytes() + images.cpu().numpy().tobytes()).hexdigest()[:12]
 
 
 def _with_size(source: Path, example: Tensor, path: Path) -> Path:

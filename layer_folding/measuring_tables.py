@@ -13,6 +13,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from layer_folding.export.segment_files import write_segments
+from layer_folding.fold.devices import on_cpu
 from layer_folding.fold.plan.candidates import segments
 from layer_folding.trt_bench import runtimes, tables
 
@@ -72,5 +73,5 @@ def table(
     how = tables.How(seconds, bound, repeats)
     with contextlib.ExitStack() as stack:
         place = Path(folder or stack.enter_context(tempfile.TemporaryDirectory()))
-        write_segments(segments(model, example), place / "segments", opset=opset, precision=precision)
+        write_segments(segments(on_cpu(model), example.cpu()), place / "segments", opset=opset, precision=precision)
         return tables.measure(place / "segments", place / "latency.csv", chosen, reason, options, how, progress).table

@@ -11,6 +11,7 @@ from layer_folding.errors import CheckError, InputError
 from layer_folding.evalset import read_evalset
 from layer_folding.fit_choices import LayerShape, parse_choice
 from layer_folding.fold import checkpoints
+from layer_folding.fold.devices import best_device
 from layer_folding.fold.fitting.network_fit import fit
 from layer_folding.fold.graph.noted_fits import fits_of
 from layer_folding.stages import PREFOLD, PRETRAIN
@@ -45,10 +46,11 @@ def fit_run(run: Path, settings: FitSettings, trust: str | None = None) -> Train
     dataset = labelling.dataset_of(run, trust)
     count = settings.images or len(read_evalset(run / "calib.npz").labels)
     drawn = data.calibration_images(dataset, count, settings.seed)
-    images = normalise(drawn.images, dataset.mean, dataset.std)
+    where = best_device()
+    images = normalise(drawn.images.to(where), dataset.mean, dataset.std)
     show = labelled(progress, "fit")
     try:
-        result = fit(model, images, choices, force=settings.force, progress=show, solve=state.solve)
+        result = fit(model.to(where), images, choices, force=settings.force, progress=show, solve=state.solve)
     except (InputError, CheckError):  # the choices cannot be carried out; others can be tried in the same folder
         trained.withdraw(run, PREFOLD)
         raise
@@ -58,4 +60,4 @@ def fit_run(run: Path, settings: FitSettings, trust: str | None = None) -> Train
         fitted=fits_of(result.model),
         accuracy={**recipe.accuracy, PREFOLD.network: loop.accuracy(result.model, dataset)},
     )
-    return trained.finish(run, PREFOLD, result.model, recipe)
+    return trained.finish(run, PREFOLD, result.model.cpu(), recipe)

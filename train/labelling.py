@@ -10,6 +10,7 @@ from torch import nn
 
 from layer_folding.errors import InputError
 from layer_folding.fold import checkpoints
+from layer_folding.fold.devices import best_device
 from layer_folding.stages import PRETRAIN
 
 from . import config, data, inputs, loop
@@ -25,7 +26,7 @@ def labelled(dataset: data.Dataset, model: nn.Module) -> data.Dataset:
 
     ``model`` ends in eval mode on the CPU. Raises InputError where it does not give a score for each class.
     """
-    where = loop.device()
+    where = best_device()
     model.to(where).eval()
     splits, classes = [], 0
     for split in (dataset.train, dataset.test):

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from layer_folding.errors import CheckError
+from layer_folding.fold.devices import best_device
 from layer_folding.fold.gating import THRESHOLD, depth_penalty, gates, which_open
 from layer_folding.fold.graph.tracing import trace
 
@@ -33,11 +34,6 @@ EVAL_BATCH = 500
 CHECK_EVERY = 100  # steps; asking a GPU for the loss makes it wait
 
 
-def device() -> torch.device:
-    """The GPU where there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def train(
     model: nn.Module, dataset: Dataset, run: Path, stage: str, h: Hyperparameters, teacher: nn.Module | None = None
 ) -> None:
@@ -48,7 +44,7 @@ def train(
     `health.check` does, InputError for a damaged state.
     """
     distributed.share(partial(train, model, dataset, run, stage, h, teacher))
-    where = device()
+    where = best_device()
     if where.type == "cpu":
         memory.keep_freed()
     data = dataset.to(where)

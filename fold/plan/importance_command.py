@@ -21,6 +21,7 @@ from layer_folding.outputs import IMPORTANCE_TABLE, output_file
 from layer_folding.subcommands import Command
 
 from .. import checkpoints
+from ..devices import best_device
 from ..networks import add_trust, classes_of, open_network
 from .candidates import candidates
 from .fit_importances import CROSS_ENTROPY, DIVERGENCE, FitLoss, choices_of, fit_losses, require_some
@@ -67,9 +68,11 @@ def _run(options: argparse.Namespace) -> None:
     path = options.data or options.run / "calib.npz"
     if options.source == "fit":
         table = read_table(options.latency) if options.latency else None
-        x, labels = _images(path, model, shape, options.images or 512)
+        where = best_device()
+        x, labels = (values.to(where) for values in _images(path, model, shape, options.images or 512))
         unit = f"{CROSS_ENTROPY if options.labels else DIVERGENCE} by {len(x)} images of {path.name}"
-        _fit(target, unit, choices_of(found, table), partial(fit_losses, model, x, labels if options.labels else None))
+        losses = partial(fit_losses, model.to(where), x, labels if options.labels else None)
+        _fit(target, unit, choices_of(found, table), losses)
         return
     sets = [candidate.exact.changes for candidate in found if candidate.exact]
     if options.source == "gates":

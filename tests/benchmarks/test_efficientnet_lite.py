@@ -20,7 +20,7 @@ pytest.importorskip("onnx2torch", reason="needs onnx2torch")
 
 COMPARED = Comparison(speedup=1.21, ci95=(1.2, 1.22), verdict="faster", baseline="original", candidate="1.2x", batch=1)
 OUTCOME = Outcome(
-    ("1=3x3",), 1.234, (53, 40), Kept(0.872, 1.0), Kept(0.7, 0.754), Kept(0.8, 0.866), COMPARED
+    ("1=3x3",), 1.234, (53, 40), Kept(0.872, 1.0), Kept(0.7, 0.754), Kept(0.8, 0.866), "H100", COMPARED
 )  # fmt: skip
 
 
@@ -47,8 +47,8 @@ def command(folder, *words):
 def test_a_table_says_what_is_kept_and_what_is_refused():
     header, found, refused = efficientnet_rows.rows({"onnx, 1.2x": OUTCOME, "onnx, 9x": Refused("no plan")})
     assert found[:4] == ["onnx, 1.2x", "53 => 40", "1.234x", "1.210x [1.200, 1.220]"]
-    assert found[4:] == ["87.2 %", "70.0 %", "80.0 %", "75.4 %", "86.6 %"]
-    assert refused == ["onnx, 9x", "-", "-", "no plan", *"-----"] and len(header) == len(found) == len(refused)
+    assert found[4:] == ["87.2 %", "70.0 %", "80.0 %", "75.4 %", "86.6 %", "H100"]
+    assert refused == ["onnx, 9x", "-", "-", "no plan", *"------"] and len(header) == len(found) == len(refused)
 
 
 def test_every_other_image_is_fitted_to_and_its_class_is_its_place(folder):
