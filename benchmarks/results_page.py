@@ -46,16 +46,16 @@ Peak memory is that of the whole process.""",
     "benchmarks.efficientnet_lite": Section(
         "A network trained on ImageNet, without labels",
         """\
-EfficientNet-Lite0 with its published weights, planned and fitted for some speed-ups on this CPU. The network comes from
-PyTorch, and from an ONNX file alone. The fit sees half of the images, without their labels. All shares are on the other
-half.
+EfficientNet-Lite0 with its published weights, planned for some speed-ups on this CPU. The network comes from PyTorch,
+and from an ONNX file alone. The fit sees half of the images, without their labels. All shares are on the other half.
 
 - *Top-1* compares the columns. It says little by itself, because the network was probably trained on these images.
 - *Agreement* is the share of images that get the same class as from the original network.
 - *Fitted* has no further training. *Distilled* learned from the original network for some epochs, on the images of the
   fit.
-- The speed-up is the same for fitted and distilled, because both have the same layers. It is interleaved, at batch 1,
-  with one thread.""",
+- *Fitted on* names the GPU or CPU that computed the fits and the distillation.
+- The speed-up is that of the CPU below the table. It is the same for fitted and distilled, because both have the same
+  layers. It is interleaved, at batch 1, with one thread.""",
     ),
     "benchmarks.fit_cost": Section(
         "What a fit costs",

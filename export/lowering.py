@@ -19,6 +19,7 @@ from layer_folding.fold.graph.preparing import private_copy
 
 from .network_outputs import return_flat
 from .opsets import step_down
+from .translations import kept_translations
 
 _PROTOBUF_LIMIT = 2**31  # bytes; one ONNX file cannot be larger
 _EXPORTERS_OLDEST = 18  # opset; from there `step_down` goes on
@@ -51,7 +52,7 @@ def lower(
     _require_open(model, batch, dynamic_size=dynamic_size)
     program, names = _trace(model, example, dimensions)
     try:
-        with _quiet():
+        with _quiet(), kept_translations():
             exported = torch.onnx.export(
                 program,
                 input_names=["input"],

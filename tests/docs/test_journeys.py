@@ -10,10 +10,12 @@ import numpy as np
 import onnx
 import pytest
 import torch
+import torchvision
 from PIL import Image
 
 import layer_folding as lf
 from examples.onnx_file import somebody_elses
+from layer_folding import fold_results
 from tests.docs.pages import ROOT, blocks
 
 
@@ -39,22 +41,37 @@ def opset(path: Path) -> int:
     return next(entry.version for entry in onnx.load(path).opset_import if entry.domain in ("", "ai.onnx"))
 
 
+def photographs(folder: Path, count: int) -> None:
+    folder.mkdir()
+    draw = np.random.default_rng(0)
+    for number in range(count):
+        pixels = np.kron(draw.integers(0, 256, (4, 4, 3)), np.ones((8, 8, 1)))
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.png")
+
+
 @pytest.mark.slow
 @pytest.mark.alone
 def test_only_an_onnx_file_and_photos_for_a_board_that_reads_opset_17(tmp_path):
     pytest.importorskip("onnx2torch", reason="needs onnx2torch, which is not installed")
     example = torch.zeros(1, 3, 32, 32)
     somebody_elses(tmp_path / "model.onnx", example)
-    (tmp_path / "photos").mkdir()
-    draw = np.random.default_rng(0)
-    for number in range(64):
-        pixels = np.kron(draw.integers(0, 256, (4, 4, 3)), np.ones((8, 8, 1)))
-        Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "photos" / f"{number}.png")
+    photographs(tmp_path / "photos", 64)
     said = walk(commands("README.md", "layer-folding fit model.onnx"), tmp_path)
     before, after = map(int, re.search(r"(\d+) => (\d+) layers", said).groups())
     assert after < before
     assert {opset(tmp_path / name) for name in ("model.onnx", "faster.onnx", "simple.onnx")} == {17}
     assert lf.load(tmp_path / "faster.onnx")(example).shape == (1, 10)
+
+
+@pytest.mark.slow
+def test_a_network_of_torchvision_and_a_folder_of_photos(tmp_path):
+    torch.manual_seed(0)
+    torch.save(torchvision.models.mobilenet_v2().state_dict(), tmp_path / "mobilenet.pt")
+    photographs(tmp_path / "photos", 200)
+    said = walk(commands("docs/planning.md", "--model torchvision:mobilenet_v2"), tmp_path)
+    fold = fold_results.load(tmp_path / "runs/photos/fold.json")
+    assert fold.fitted and fold.cost.folded.depth < fold.cost.original.depth
+    assert re.search(r"^verdict: folded is ", said, re.M)
 
 
 @pytest.mark.slow
