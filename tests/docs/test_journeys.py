@@ -32,7 +32,7 @@ def walk(text: str, folder: Path) -> str:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     environment["PATH"] = f"{folder}/.venv/bin:{environment['PATH']}"
     shell = ["bash", "-euo", "pipefail", "-c", text]
-    done = subprocess.run(shell, cwd=folder, env=environment, capture_output=True, text=True, timeout=900)
+    done = subprocess.run(shell, cwd=folder, env=environment, capture_output=True, text=True, timeout=1400)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return done.stdout
 
@@ -64,6 +64,7 @@ def test_only_an_onnx_file_and_photos_for_a_board_that_reads_opset_17(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_a_network_of_torchvision_and_a_folder_of_photos(tmp_path):
     torch.manual_seed(0)
     torch.save(torchvision.models.mobilenet_v2().state_dict(), tmp_path / "mobilenet.pt")

@@ -125,7 +125,7 @@ def test_depth_penalty():
         gate.alpha.data.fill_(alpha)
     torch.testing.assert_close(depth_penalty(gated), torch.tensor(0.75 + 0.0 + 1.25))
     gated = linearize(Block(), EXAMPLE, gate="all")
-    assert depth_penalty(gated).item() == pytest.approx(1.5)
+    assert depth_penalty(gated).item() == pytest.approx(3 * 0.57)
     set_gates(gated, 1.0)
     assert depth_penalty(gated) == 0
     with pytest.raises(InputError, match="Block has no gates; linearize"):

@@ -335,3 +335,27 @@ def test_a_network_that_needs_contiguous_tensors_is_trained(tmp_path):
     gated = linearize(model, EXAMPLE)
     train(gated, dataset(), tmp_path, "prefold", SMALL)
     assert accuracy(gated, dataset()) > 0.9
+
+
+_POINTWISE = """
+from dataclasses import replace
+import sys
+import torch
+from torch import nn
+from pathlib import Path
+from layer_folding.train.loop import train
+from tests.train.test_loop import SMALL, dataset
+given = dataset()
+colour = [replace(split, images=split.images.repeat(1, 3, 1, 1)) for split in (given.train, given.test)]
+given = replace(given, train=colour[0], test=colour[1], mean=(0.5,) * 3, std=(0.5,) * 3)
+model = nn.Sequential(nn.Conv2d(3, 8, 1, stride=2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2))
+train(model, given, Path(sys.argv[1]), "pretrain", replace(SMALL, penalty=0.0))
+"""
+
+
+@pytest.mark.slow
+def test_a_first_layer_of_1x1_with_a_stride_is_trained(tmp_path):
+    """PyTorch's own kernel, channels last, ends the process there: so in a process of its own."""
+    done = subprocess.run([sys.executable, "-c", _POINTWISE, tmp_path], cwd=ROOT, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()[-2000:]
+    assert (tmp_path / "metrics.csv").exists()

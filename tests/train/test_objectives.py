@@ -84,10 +84,10 @@ def test_the_penalty_weighs_gates():
     student, _ = networks()
     weights = {name: float(i) for i, name in enumerate(gates(student))}
     loss, task = objective(student, X, LABELS, replace(H, penalty=0.5, gate_weights=weights))
-    torch.testing.assert_close(loss, task + 0.5 * sum(range(9)) / 2)
+    torch.testing.assert_close(loss, task + 0.5 * 0.57 * sum(range(9)))
     loss.backward()
     list(gates(student).values())[3].alpha.data.fill_(0.6)
-    assert depth_penalty(student, weights=weights).item() == pytest.approx((33 + 3 * (1 - (0.6 + 0.36) / 2)) / 2)
+    assert depth_penalty(student, weights=weights).item() == pytest.approx(0.57 * (33 + 3 * (1 - (0.6 + 0.36) / 2)))
 
 
 @pytest.mark.parametrize("change", [{"more": 1.0}, {"layer1.0.relu": None}])
