@@ -34,7 +34,7 @@ def gpu() -> Gpu | None:
     return Gpu(torch.cuda.get_device_name(), torch.version.cuda, nvml.describe()) if torch.cuda.is_available() else None
 
 
-def fastest() -> str:
+def processor() -> str:
     """The name of the GPU, or of the CPU where there is none."""
     found = gpu()
     return found.name if found else device.host().cpu or "CPU"

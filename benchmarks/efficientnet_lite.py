@@ -76,15 +76,15 @@ class Source:
 
 def read(folder: Path, size: int) -> Images:
     """The images in ``folder``, every other one to fit to. Raises InputError as `read_images` does."""
-    images = read_images(folder, (size, size), MEAN, STD, count=sys.maxsize)
-    return Images(images[::2], images[1::2], torch.arange(len(images))[1::2])
+    images = read_images(folder, (size, size), MEAN, STD, count=sys.maxsize).to(best_device())
+    return Images(images[::2], images[1::2], torch.arange(len(images), device=images.device)[1::2])
 
 
 def trained(spec: str, weights: Path) -> nn.Module:
     """The network ``spec`` with the ``weights`` in a file, in eval mode. Raises InputError where they do not fit it."""
     model = model_names.build(spec, {}, trust=spec)
     apply_weights(model, with_timm_names(spec, load_weights(weights), model.state_dict()), weights)
-    return model.eval()
+    return model.eval().to(best_device())
 
 
 def prepare(name: str, model: nn.Module, images: Tensor, folder: Path) -> Source:
@@ -96,34 +96,32 @@ def prepare(name: str, model: nn.Module, images: Tensor, folder: Path) -> Source
     file = folder / "original.onnx"
     export(model, images[:1], file)
     if name == "onnx":
-        model = read_network(file).model.eval()
+        model = read_network(file).model.eval().to(best_device())
     show = command_line.labelled(command_line.progress, name)
     latency = measured_table(model, images[:1], folder=folder, runtime="onnxruntime", progress=show)
-    model, images = model.to(best_device()), images.to(best_device())
     return Source(model, latency, kept_importance(folder, file, model, images, latency, show), file)
 
 
 def run(name: str, source: Source, speedup: float, images: Images, epochs: int) -> Outcome | Refused:
     """Plan ``source`` for ``speedup``, fit it, and measure what it keeps; ``name`` is for the progress."""
     show = command_line.labelled(command_line.progress, name)
-    model, fitted = source.model, images.fitted.to(best_device())
-    example = fitted[:1]
+    model, example = source.model, images.fitted[:1]
     try:
         chosen = plan(model, example, source.latency, speedup=speedup, importance=source.loses)
-        faster = fit(model, fitted, chosen, progress=show).model.eval()
+        faster = fit(model, images.fitted, chosen, progress=show).model.eval()
     except CheckError as error:  # no plan is so fast, or what it chooses cannot be fitted
         return Refused(str(error))
     folded = [fold(faster, example).model]
-    export(folded[0].cpu(), example.cpu(), source.file.with_name(f"{speedup:g}x.onnx"))
-    seen, held_out = (Outputs(some, (_outputs(model, some),)) for some in split(fitted))
+    export(folded[0], example, source.file.with_name(f"{speedup:g}x.onnx"))
+    seen, held_out = (Outputs(some, (_outputs(model, some),)) for some in split(images.fitted))
     distil(faster, seen, held_out, _BATCH, epochs, show)  # as `lf.fit` does with epochs
     folded.append(fold(faster, example).model)
     show("classes")
     found = [_classes(each, images.measured) for each in (model, *folded)]
     kept = [Kept(_share(each, images.labels), _share(each, found[0])) for each in found]
     command_line.progress("")
-    depths = depth(model, example), depth(folded[1], example)
-    return Outcome(tuple(map(str, chosen.choices)), chosen.speedup, depths, *kept, document.fastest())
+    depths = depth(model, example), depth(folded[0], example)
+    return Outcome(tuple(map(str, chosen.choices)), chosen.speedup, depths, *kept, document.processor())
 
 
 def timed(name: str, case: Outcome, folder: Path, speedup: float, seconds: float) -> Outcome:
@@ -135,12 +133,11 @@ def timed(name: str, case: Outcome, folder: Path, speedup: float, seconds: float
 
 @torch.no_grad()
 def _outputs(model: nn.Module, images: Tensor) -> Tensor:
-    where = next(model.parameters()).device
-    return torch.cat([model(some.to(where)) for some in images.split(_BATCH)])
+    return torch.cat([model(some) for some in images.split(_BATCH)])
 
 
 def _classes(model: nn.Module, images: Tensor) -> Tensor:
-    return _outputs(model, images).argmax(1).cpu()
+    return _outputs(model, images).argmax(1)
 
 
 def _share(classes: Tensor, wanted: Tensor) -> float:

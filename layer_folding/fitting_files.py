@@ -97,13 +97,13 @@ def fit_file(
     latency = table(
         model, example, folder=folder, runtime=runtime, batch=network.batch or 1, opset=opset, progress=progress
     )
-    where = best_device()
-    model, seen = model.to(where), images.to(where)
-    loses = kept_importance(folder, source, model, seen, latency, progress)
-    planned = plan(model, seen[:1], latency, speedup=speedup, budget_ms=budget_ms, importance=loses)
+    model, images = model.to(best_device()), images.to(best_device())
+    example = images[:1]
+    loses = kept_importance(folder, source, model, images, latency, progress)
+    planned = plan(model, example, latency, speedup=speedup, budget_ms=budget_ms, importance=loses)
     write_plan(folder / "plan.json", planned)
-    fitted = fit(model, seen, planned, epochs=epochs, force=force, progress=progress)
-    folded = fold(fitted.model.cpu().eval(), example).model
+    fitted = fit(model, images, planned, epochs=epochs, force=force, progress=progress)
+    folded = fold(fitted.model.eval(), example).model
     progress("export")
     export(folded, example, output, opset=opset, batch=network.batch, images=images)
     _keep_interface(output, source, network)
@@ -112,7 +112,7 @@ def fit_file(
         source = _with_size(source, example, folder / "original.onnx")
     timed = bench([source, output], runtime=runtime, batch=network.batch or 1, seconds=seconds, progress=progress)
     progress("")
-    return FasterFile(output, planned, fitted, (depth(model.cpu(), example), depth(folded, example)), timed)
+    return FasterFile(output, planned, fitted, (depth(model, example), depth(folded, example)), timed)
 
 
 def kept_importance(
