@@ -23,7 +23,7 @@ from layer_folding.fold import fit
 from layer_folding.fold.reporting import table
 from layer_folding.train import inputs, loop
 from layer_folding.train.batches import normalise
-from layer_folding.train.data import Dataset, calibration_images
+from layer_folding.train.data import MOST_CALIBRATION_IMAGES, Dataset, calibration_images
 from layer_folding.train.settings import DataSettings
 
 MODEL, SHAPE = "resnet20", 3
@@ -121,7 +121,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--weights", type=Path, required=True, metavar="FILE", help="weights of ResNet-20")
     parser.add_argument("--data", required=True, help="what they were trained on, as for `layer-folding pretrain`")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=[*CASES], help="blocks, four, nine (all)")
-    parser.add_argument("--images", type=positive_count, default=1024, help="training images to fit to (%(default)s)")
+    parser.add_argument(
+        "--images", type=positive_count, default=MOST_CALIBRATION_IMAGES,
+        help="training images to fit to (%(default)s, as the run folder of a large data set has)",
+    )  # fmt: skip
     parser.add_argument("--seed", type=count, default=0, help="draws the images (%(default)s)")
     parser.add_argument("-o", "--output", type=Path, metavar="JSON", help="write all that was measured here")
     options = parser.parse_args(arguments)
