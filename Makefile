@@ -10,7 +10,7 @@ PRECISION ?= fp32
 N       ?= 10000
 LAMBDAS ?= 0.05 0.1 0.25 0.5 1
 ENGINE  ?= sequential
-# WEIGHTS, EPOCHS, SIZE and LAMBDA: unset means the default of the stage; BUDGET_MS, SPEEDUP and MAX_LOSS: as fast as
+# WEIGHTS, EPOCHS, SIZE, LAMBDA and DISTILL: unset means the default of the stage; BUDGET_MS, SPEEDUP and MAX_LOSS: as fast as
 # folding gets.
 
 # OpenMP threads that spin while they wait make PyTorch many times slower on a machine that does anything else.
@@ -29,13 +29,14 @@ quote = '$(subst ','\'',$(1))'
 each = $(foreach one,$(1),$(call quote,$(one)))
 option = $(if $(2),$(1) $(call quote,$(2)))
 there = $(shell test -e $(call quote,$(1)) && echo yes)
-GIVEN := PYTHON MODEL DATA RUN RUNTIME BATCH PRECISION N LAMBDAS ENGINE WEIGHTS EPOCHS SIZE LAMBDA BUDGET_MS SPEEDUP SPEEDUPS MAX_LOSS HELD_OUT MAX_DROP LATENCY \
+GIVEN := PYTHON MODEL DATA RUN RUNTIME BATCH PRECISION N LAMBDAS ENGINE WEIGHTS EPOCHS SIZE LAMBDA DISTILL BUDGET_MS SPEEDUP SPEEDUPS MAX_LOSS HELD_OUT MAX_DROP LATENCY \
          PLAN RUNS BOARD
 $(foreach name,$(GIVEN),$(if $(filter command environment,$(firstword $(origin $(name)))),$(if $(findstring $$,$(value $(name))),\
   $(error $(name): make would replace what begins with a dollar sign; give the value itself))))
 
 run     = $(call quote,$(RUN)$(1))
 epochs  = $(call option,--epochs,$(EPOCHS))
+taught  = $(epochs)$(if $(DISTILL), --distill $(call quote,$(DISTILL)))
 # A checkpoint runs code of your own (MODEL=package.module:function) only where the command names it.
 trust   = $(if $(findstring :,$(MODEL)),--trust $(call quote,$(MODEL)))
 aim     = $(call option,--latency,$(LATENCY)) $(if $(PLAN),--gate all --remove $(call quote,$(PLAN)))
@@ -71,6 +72,7 @@ help: ## list the targets and variables
 	@echo '    'RUNTIME=$(call quote,$(RUNTIME))  BATCH=$(call quote,$(BATCH))  PRECISION=$(call quote,$(PRECISION))
 	@echo '    'LAMBDAS=$(call quote,$(LAMBDAS))  ENGINE=$(call quote,$(ENGINE)) '(or ray)'
 	@echo "    WEIGHTS=FILE  EPOCHS=N (0 skips training)  LAMBDA=X (depth penalty)  SIZE=PIXELS"
+	@echo "    DISTILL=X (0 to 1: share of the loss that the original network teaches; prefold, fold, sweep)"
 	@echo '    'N=$(call quote,$(N)) '(fuzz)'  PYTHON=$(call quote,$(PYTHON))
 	@echo "    SPEEDUPS='S S' (sweep, in place of LAMBDAS)  MAX_DROP=POINTS (export, of int8)"
 	@echo "    BUDGET_MS=X or SPEEDUP=S or MAX_LOSS=POINTS, HELD_OUT=NPZ (plan, fit)  LATENCY=CSV or PLAN=TXT (prefold)"
@@ -91,8 +93,9 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## run the whole pipeline on handwritten digits, in minutes: train, prefold, fold, export, bench
 	@$(PY) -m layer_folding demo --run runs/demo
 
-# Tests in parallel, one thread each, a file at a time; then those that measure time or need all cores, by themselves.
-PARALLEL := OMP_NUM_THREADS=1 $(PY) -m pytest -q -n auto --maxprocesses 8 --dist loadfile
+# Tests in parallel, one thread each, a file at a time, in the order of tests/conftest.py; then those that measure time
+# or need all cores, by themselves.
+PARALLEL := OMP_NUM_THREADS=1 $(PY) -m pytest -q -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 ALONE    := $(PY) -m pytest -q
 
 test: $(READY) ## run all tests; fetches the TensorRT bindings that they check against, 30 MB
@@ -151,7 +154,7 @@ pretrain: $(READY) ## train MODEL on DATA, or take its WEIGHTS
 	  $(call option,--size,$(SIZE)) $(call option,--weights,$(WEIGHTS)) $(epochs)
 
 prefold: aim pretrain ## learn which activations can go, those that save time by LATENCY=FILE; or carry out PLAN=FILE
-	@$(PY) -m train prefold --run $(run) $(trust) $(epochs) $(call option,--lambda,$(LAMBDA)) $(aim)
+	@$(PY) -m train prefold --run $(run) $(trust) $(taught) $(call option,--lambda,$(LAMBDA)) $(aim)
 
 .PHONY: aim
 aim: # before hours of training, not after
@@ -167,17 +170,17 @@ plan: $(READY) ## choose by RUN/latency.csv what to fold: least loss within BUDG
 	@$(planning) $(known)
 
 fold: $(READY) ## remove the activations of open gates, hoist padding, fine-tune, fold; fitted layers: fine-tune, fold
-	@$(PY) -m train finetune --run $(run) $(trust) $(epochs)
+	@$(PY) -m train finetune --run $(run) $(trust) $(taught)
 	@$(PY) -m fold fold $(run) $(trust)
 
 sweep: pretrain ## prefold, fine-tune and fold with each of LAMBDAS; or plan and fit for each of SPEEDUPS, by one table
 ifdef SPEEDUPS
 	@$(measured)
 	@$(PY) -m train sweep --run $(run) $(trust) --speedups $(call each,$(SPEEDUPS)) \
-	  --finetune=$(call quote,$(epochs)) --engine $(call quote,$(ENGINE))
+	  --finetune=$(call quote,$(taught)) --engine $(call quote,$(ENGINE))
 else
 	@$(PY) -m train sweep --run $(run) $(trust) --lambdas $(call each,$(LAMBDAS)) \
-	  --prefold=$(call quote,$(epochs)) --finetune=$(call quote,$(epochs)) --engine $(call quote,$(ENGINE))
+	  --prefold=$(call quote,$(taught)) --finetune=$(call quote,$(taught)) --engine $(call quote,$(ENGINE))
 endif
 
 export: $(READY) ## write original and folded network as ONNX in each PRECISION, each compared with PyTorch

@@ -4,6 +4,8 @@ import os
 import random
 import signal
 import sys
+from collections import defaultdict
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -24,6 +26,18 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     built = sum(name == "engine" for report in reports for name, _ in report.user_properties)
     if built:
         terminalreporter.write_line(f"{built} engines built by NVIDIA's own parser and builder (TensorRT-RTX)")
+
+
+@pytest.hookimpl(trylast=True)  # what -m leaves
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest come first, so that no core waits for the last file while the others are done."""
+    longest: dict[Path, tuple[float, int]] = defaultdict(lambda: (0.0, 0))
+    for item in items:
+        limit = item.get_closest_marker("timeout")
+        seconds, slow = longest[item.path]
+        own = float(limit.args[0]) if limit else 0.0
+        longest[item.path] = max(seconds, own), slow + (item.get_closest_marker("slow") is not None)
+    items.sort(key=lambda item: longest[item.path], reverse=True)
 
 
 def pytest_runtest_setup() -> None:

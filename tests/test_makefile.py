@@ -62,6 +62,11 @@ def test_a_sweep_is_over_lambdas_or_over_speedups_by_one_table():
     assert any("make --no-print-directory table" in line and "importance 'r' --from fit" in line for line in lines)
 
 
+def test_the_original_network_may_teach_each_training_stage():
+    assert commands("prefold", "RUN=r", "EPOCHS=2", "DISTILL=0.9")[-1].endswith("--epochs '2' --distill '0.9'")
+    assert "finetune --run 'r' --distill '0.9'" in commands("fold", "RUN=r", "DISTILL=0.9")[-2]
+
+
 def test_report_is_of_one_run_or_of_several():
     assert commands("report", "RUN=r")[-1].endswith("-m report 'r'")
     assert commands("report", "RUNS=r s")[-1].endswith("-m report 'r' 's' -o frontier.html")
@@ -117,6 +122,8 @@ def test_a_value_is_one_word_whatever_is_in_it(words, tmp_path, name):
     assert bench[-4:] == ["-o", *(f"{run}/{file}" for file in ("bench.json", "original.onnx", "folded.onnx"))]
     sweep = words("sweep", f"RUN={run}", "EPOCHS=1 2", "LAMBDAS=0.1 1")[-1]
     assert sweep[:9] == ["-m", "train", "sweep", "--run", f"{run}", "--lambdas", "0.1", "1", "--prefold=--epochs '1 2'"]
+    taught = words("sweep", f"RUN={run}", "EPOCHS=1", "DISTILL=0.5")[-1]
+    assert taught[-4:-2] == ["--prefold=--epochs '1' --distill '0.5'", "--finetune=--epochs '1' --distill '0.5'"]
     assert words("report", f"RUN={run}") == [["-m", "report", f"{run}"]]
 
 
