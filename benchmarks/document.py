@@ -99,9 +99,10 @@ def write(
 
 
 def _without_folder(word: str) -> str:
-    """``word`` of a command, with the last part alone of an absolute path: the others are of one machine."""
+    """``word`` of a command, with the last part alone of a path out of this folder: the others are of one machine."""
     option, equals, value = word.rpartition("=")
-    return f"{option}{equals}{Path(value).name}" if Path(value).is_absolute() else word
+    path = Path(value)
+    return f"{option}{equals}{path.name}" if path.is_absolute() or ".." in path.parts else word
 
 
 def versions() -> dict[str, str]:
