@@ -56,7 +56,10 @@ def _options(parser: argparse.ArgumentParser) -> None:
         help="precisions of the files: fp32, fp16, int8, or int8-fp16, which is int8 with the rest in fp16 (fp32)",
     )
     parser.add_argument(
-        "--data", type=Path, metavar="EVAL.NPZ", help="labelled images to compare on, and to measure accuracy"
+        "--data",
+        type=Path,
+        metavar="EVAL.NPZ",
+        help="images to compare on, and to measure accuracy where they have labels",
     )
     parser.add_argument(
         "--opset", type=count, help="opset of the new file; TensorRT 8.6 needs 17 (20; a given ONNX file keeps its own)"
@@ -91,6 +94,10 @@ def _export(options: argparse.Namespace) -> None:
     evalset = read_evalset(options.data) if options.data else None
     if options.max_drop is not None and (evalset is None or not QUANTISED & set(options.precision)):
         raise InputError("--max-drop: is about int8, and measured on labelled images; give --precision int8 and --data")
+    if evalset is not None and evalset.labels is None:
+        if options.max_drop is not None:
+            raise InputError(f"--max-drop: is measured by labels, and {options.data} has none; leave --max-drop out")
+        print(f"note: {options.data} has no labels, so the files get no accuracy of their own", file=sys.stderr)
     if QUANTISED & set(options.precision):
         for path in options.networks:
             require_calibration(_calibration_file(path, options))  # before minutes of work
@@ -170,7 +177,7 @@ def _in_words(written: Exported, evalset: EvalSet | None, kept: Controlled | Non
     # 5 % up, so that the two digits printed are never below the error
     words = [f"{before} => {after} nodes", f"passes at tolerance {1.05 * written.error:.1e}"]
     if written.accuracy is not None and evalset is not None:
-        words.append(f"accuracy {100 * written.accuracy:.2f} % of {len(evalset.labels)} images")
+        words.append(f"accuracy {100 * written.accuracy:.2f} % of {len(evalset.images)} images")
     if kept is not None:
         layers = f": {', '.join(kept.layers)}" if kept.layers else ""
         words.append(f"drops by {kept.drop:.2f} points with {len(kept.layers)} layers out of int8{layers}")

@@ -145,7 +145,7 @@ def write(
         model, said = convert(source.simple, precision, calibration, keep, unquantised)
         with atomic_path(target) as temporary:
             difference = check(source.reference, model, shown, TOLERANCES[precision], noise=precision not in QUANTISED)
-            right = None if evalset is None else accuracy(model, evalset)
+            right = None if evalset is None or evalset.labels is None else accuracy(model, evalset)
             known = source.metadata | said | ({} if right is None else {"accuracy": right})
             onnx_metadata.write(model, known)
             onnx.save(model, temporary)

@@ -95,21 +95,22 @@ def outputs_of(onnx_model: str | Path | onnx.ModelProto, images: np.ndarray) -> 
 def accuracy(onnx_model: str | Path | onnx.ModelProto, evalset: EvalSet) -> float:
     """The fraction of the images of ``evalset`` that ``onnx_model`` puts in their class, in ONNX Runtime on the CPU.
 
-    Raises ``InputError`` where the network does not give one score for each class, ``CheckError`` where a score is NaN
-    or infinite.
+    Raises ``InputError`` where there are no labels, or the network does not give one score for each class,
+    ``CheckError`` where a score is NaN or infinite.
     """
     session = open_session(onnx_model)
     logits = _onnx_function(session)
     size = session.get_inputs()[0].shape[0]
     size = size if isinstance(size, int) else _CHUNK
+    classes = evalset.known_labels("--data", "leave it out")
     inputs, right = evalset.inputs(), 0
     for start in range(0, len(inputs), size):
         batch = inputs[start : start + size]
         full = batch if len(batch) == size else np.concatenate([batch, inputs[: size - len(batch)]])
-        labels, scores = evalset.labels[start : start + size], logits([full])[0]
+        labels, scores = classes[start : start + size], logits([full])[0]
         if scores.ndim != 2 or labels.max() >= scores.shape[1]:
             raise InputError(
-                f"--data: the network gives {list(scores.shape)}, not a score for each of {evalset.labels.max() + 1} "
+                f"--data: the network gives {list(scores.shape)}, not a score for each of {classes.max() + 1} "
                 "classes; leave --data out, or give the eval.npz of the same run"
             )
         if not np.isfinite(scores).all():

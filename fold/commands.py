@@ -44,10 +44,12 @@ def _fold(options: argparse.Namespace) -> None:
     print()
     print(reporting.before_after(done.costs, done.recipe.accuracy))
     print()
+    same = ""
+    if done.agreement is not None:
+        same = f", the same class for {done.agreement.same} of {done.agreement.images} images "
+        same += f"({done.agreement.ties} ties at rounding)"
     print(
-        f"folded against fine-tuned network: largest difference {done.result.max_error:.0e} (relative, float64), the "
-        f"same class for {done.agreement.same} of {done.agreement.images} images ({done.agreement.ties} ties at "
-        "rounding)"
+        f"folded against fine-tuned network: largest difference {done.result.max_error:.0e} (relative, float64){same}"
     )
     print(f"wrote {options.run / FOLD.file} and {options.run / 'fold.json'}")
 

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from layer_folding.errors import InputError
+from layer_folding.evalset import EvalSet
 from layer_folding.stages import PRETRAIN
 
 from . import checkpoints, model_names
@@ -54,3 +55,14 @@ def classes_of(model: nn.Module, shape: Sequence[int]) -> int:
         given = f"a tensor {list(logits.shape)}" if isinstance(logits, torch.Tensor) else type(logits).__name__
         raise InputError(f"the network gives {given} for an image, not a score for each class, and has no accuracy")
     return logits.shape[1]
+
+
+def require_images(images: EvalSet, path: Path, model: nn.Module, shape: Sequence[int]) -> None:
+    """Raise InputError unless ``model`` takes the ``images`` of the file ``path``, of ``shape`` [C, H, W].
+
+    Where these have labels, it has to be a classifier of as many classes.
+    """
+    if images.labels is None:
+        images.require_shape(path, shape)
+    else:
+        images.require(path, shape, classes_of(model, shape))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,8 +18,9 @@ from layer_folding.recipes import Recipe
 from layer_folding.stages import FINETUNE, FOLD, PRETRAIN
 
 from . import checkpoints
+from .fitting.imitation import SAMPLE, imitation_of
 from .folding import FoldResult, fold
-from .networks import classes_of
+from .networks import require_images
 from .regions.costs import Cost, cost
 from .regions.finding import Skipped
 from .replaying import example_of, original
@@ -37,24 +39,28 @@ class NothingMerged(NothingToFold):
 
 @dataclass(frozen=True)
 class FoldedRun:
-    """A folded network: its recipe, what was merged, the costs of the original and the folded network by name."""
+    """A folded network: its recipe, what was merged, the costs of the original and the folded network by name.
+
+    ``agreement`` is None where the images have no labels, because the network gives no class for an image.
+    """
 
     recipe: Recipe
     result: FoldResult
     costs: Mapping[str, Cost]
-    agreement: Agreement
+    agreement: Agreement | None
 
 
 def fold_run(run: Path, trust: str | None = None) -> FoldedRun:
     """Fold hardened.safetensors of ``run``; write folded.safetensors and fold.json there.
 
     ``trust`` is as in `model_names.build`. Raises InputError for inputs that are missing or damaged, NothingMerged
-    where no layers merge, CheckError as `fold` does and where folding changes the class of an image of eval.npz.
+    where no layers merge, CheckError as `fold` does, where folding changes the class of an image of eval.npz, and where
+    an output for these images is NaN or infinite.
     """
     source = run / FINETUNE.file
     model, recipe = checkpoints.load(source, trust)
     evalset = read_evalset(run / "eval.npz")
-    evalset.require(run / "eval.npz", recipe.input_shape, classes_of(model, recipe.input_shape))
+    require_images(evalset, run / "eval.npz", model, recipe.input_shape)
     example = example_of(recipe)
     result = fold(model, example, average_pooling=recipe.average_pooling)
     if not result.folded:
@@ -64,7 +70,10 @@ def fold_run(run: Path, trust: str | None = None) -> FoldedRun:
         )
     networks = {PRETRAIN.network: original(recipe, trust), FOLD.network: result.model}
     costs = {name: cost(network, example) for name, network in networks.items()}
-    agreement, accuracy = _compare(model, result.model, evalset)
+    if evalset.labels is None:
+        agreement, accuracy = None, _imitates(result.model, run, evalset, trust)
+    else:
+        agreement, accuracy = _compare(model, result.model, evalset, evalset.labels)
     recipe = replace(
         recipe,
         stage=FOLD.network,
@@ -94,7 +103,18 @@ def _record(folded: FoldedRun) -> FoldRecord:
     )
 
 
-def _compare(model: nn.Module, folded: nn.Module, evalset: EvalSet) -> tuple[Agreement, float]:
+def _imitates(folded: nn.Module, run: Path, evalset: EvalSet, trust: str | None) -> float:
+    """The accuracy of ``folded`` on images without labels, by the outputs of the original network of ``run``.
+
+    Raises CheckError where an output is NaN or infinite.
+    """
+    original, _ = checkpoints.load(run / PRETRAIN.file, trust)
+    seen = read_evalset(run / "calib.npz")
+    imitation = imitation_of(original, torch.from_numpy(seen.batch(0, min(SAMPLE, len(seen.images)))))
+    return imitation.accuracy(folded, map(torch.from_numpy, evalset.batches(imitation.batch)))
+
+
+def _compare(model: nn.Module, folded: nn.Module, evalset: EvalSet, labels: np.ndarray) -> tuple[Agreement, float]:
     """How the classes of two networks agree on the evaluation set, and the accuracy of the second.
 
     Raises CheckError where they differ by more than rounding can explain, and where a score is NaN or infinite.
@@ -111,7 +131,7 @@ def _compare(model: nn.Module, folded: nn.Module, evalset: EvalSet) -> tuple[Agr
     if ties < len(different):
         raise CheckError(f"{len(different) - ties} images change their class by folding; please report this")
     agreement = Agreement(len(expected), len(expected) - len(different), ties)
-    return agreement, (after == torch.from_numpy(evalset.labels)).double().mean().item()
+    return agreement, (after == torch.from_numpy(labels)).double().mean().item()
 
 
 def _logits(model: nn.Module, evalset: EvalSet) -> Tensor:

@@ -70,7 +70,8 @@ class FoldRecord:
     """What folding a run did.
 
     ``fitted`` are the layers that were fitted before. ``accuracy`` is a fraction for each of `stages.STEPS` that was
-    measured. ``kept`` has the activations that were put back although their gates opened, with the reason.
+    measured. ``agreement`` is None where the network gives no class for an image. ``kept`` has the activations that
+    were put back although their gates opened, with the reason.
     """
 
     model: Network

@@ -55,7 +55,7 @@ class Recipe:
         stage: the network that this is, one of `stages.NETWORKS`.
         network: what builds the original network.
         input_shape: [C, *spatial] of one image.
-        classes: the names of the classes, by label.
+        classes: the names of the classes, by label; none for a network that imitates the outputs of its original.
         average_pooling: average poolings merge like convolutions.
         fitted: the layers that were fitted. Everything below was done to the network that has these layers.
         gate: which activations have gates, "foldable" or "all" (`fold.gating.linearize`); None where none has.
@@ -66,7 +66,8 @@ class Recipe:
         kept: open gates whose activation stays, with the reason.
         hoisted: the layers of each region whose padding was hoisted; None where hoisting was left out.
         folded: each merged layer with the layers that it replaces.
-        accuracy: the fraction of test images classified right, at each of `stages.STEPS` that was measured.
+        accuracy: the fraction of test images classified right, at each of `stages.STEPS` that was measured; without
+            ``classes`` how much of the original network's outputs is reproduced, 0 to 1.
     """
 
     stage: str

@@ -1,4 +1,4 @@
-"""Labelled images: what ``--data`` names. `train.batches` makes batches of them."""
+"""Images, and what a network is to give for them: what ``--data`` names. `train.batches` makes batches of them."""
 
 import math
 import os
@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torch.nn import functional as F
 
 from layer_folding.errors import InputError
 from layer_folding.files import atomic_path
+from layer_folding.fold.fitting.imitation import Imitation
 
 from .image_folder import decode_image_folder, has_classes, list_image_folder, list_unlabelled_folder
 from .published import PUBLISHED, read_published
@@ -54,7 +56,11 @@ class Split:
 @dataclass(frozen=True)
 class Dataset:
     """Two splits, the class names by label, the normalisation per channel (of x / 255), and whether mirror images
-    are images of the same class."""
+    are images of the same class.
+
+    Without ``classes``, the labels of the splits mean nothing. Then ``imitated`` has the outputs that a network is to
+    give; None until `train.labelling` has seen the original network.
+    """
 
     name: str
     classes: tuple[str, ...]
@@ -63,11 +69,17 @@ class Dataset:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     flip: bool
+    imitated: Imitation | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
         """[C, size, size] of an image."""
         return self.test.shape
+
+    @property
+    def guessing(self) -> float:
+        """The task's part of the loss for a network that knows nothing of these images."""
+        return math.log(len(self.classes)) if self.imitated is None else self.imitated.guessing
 
     def to(self, device: torch.device) -> "Dataset":
         """The same data set; what of it is in memory is on ``device``."""
@@ -121,7 +133,8 @@ def normalised(dataset: Dataset, mean: Sequence[float] | None, std: Sequence[flo
 
 def save_eval_set(path: str | Path, dataset: Dataset) -> None:
     """Write the test split for evaluation without torch: an ``.npz`` (no pickle) of images uint8 [N, C, H, W],
-    labels int64 [N], mean and std float32 [C]. Of a split that is not in memory, EVAL_IMAGES spread evenly over it."""
+    labels int64 [N] where the data set has classes, mean and std float32 [C]. Of a split that is not in memory,
+    EVAL_IMAGES spread evenly over it."""
     total = len(dataset.test.labels)
     count = total if isinstance(dataset.test, Split) else min(EVAL_IMAGES, total)
     if count < total:
@@ -167,13 +180,14 @@ def calibration_images(dataset: Dataset, count: int, seed: int, skip: int = 0) -
 
 
 def _save(path: str | Path, dataset: Dataset, split: Split) -> None:
+    labels: dict[str, Any] = {"labels": split.labels.cpu().numpy()} if dataset.classes else {}
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         np.savez(
             file,
             images=split.images.cpu().numpy(),
-            labels=split.labels.cpu().numpy(),
             mean=np.array(dataset.mean, np.float32),
             std=np.array(dataset.std, np.float32),
+            **labels,
         )
 
 

@@ -22,7 +22,7 @@ def finetune(run: Path, settings: FinetuneSettings, trust: str | None = None) ->
     """
     parent = run / PREFOLD.file
     recipe, weights = checkpoints.read(parent)
-    settings = labelling.taught(run, settings)
+    settings = labelling.taught(run, recipe, settings)
     config.enter(run, FINETUNE.command, settings, {parent.name: parent})
     before = trained.done(run, FINETUNE)
     if before:

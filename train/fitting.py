@@ -44,7 +44,7 @@ def fit_run(run: Path, settings: FitSettings, trust: str | None = None) -> Train
         return before
     state = FitState(run, PREFOLD.command)
     dataset = labelling.dataset_of(run, trust)
-    count = settings.images or len(read_evalset(run / "calib.npz").labels)
+    count = settings.images or len(read_evalset(run / "calib.npz").images)
     drawn = data.calibration_images(dataset, count, settings.seed)
     where = best_device()
     images = normalise(drawn.images.to(where), dataset.mean, dataset.std)

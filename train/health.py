@@ -13,6 +13,7 @@ from .pressure import SETTLED
 
 _FALLEN = 0.5, 0.05  # a gate from above to below
 _PATIENCE = 3  # epochs
+_EXPLODED = 1000  # times the loss of guessing
 LEARNED = 0.75  # of the loss of guessing; below that, a network has learned something
 
 
@@ -20,22 +21,23 @@ def check(
     loss: float,
     task: float,
     best: float,
-    classes: int,
+    guessing: float,
     h: Hyperparameters,
     when: str,
     alphas: Mapping[str, float],
 ) -> None:
-    """Raise CheckError if ``loss`` is not finite, or the ``task``'s part of it collapsed.
+    """Raise CheckError if ``loss`` is not finite, or the ``task``'s part of it collapsed or exploded.
 
-    Guessing among ``classes`` has a cross-entropy of their logarithm. Above that although it was clearly below
-    (``best``, the lowest before) is a collapse, from which high learning rates and penalties do not come back.
-    The message says ``when``, and the values ``alphas`` of the gates when all was well.
+    A network that knows nothing has the loss ``guessing``, such as the logarithm of the number of classes. Above that
+    although it was clearly below (``best``, the lowest before) is a collapse, from which high learning rates and
+    penalties do not come back. The message says ``when``, and the values ``alphas`` of the gates when all was well.
     """
-    guessing = math.log(classes)
     if not math.isfinite(loss):
         what = f"the loss is {loss}"
     elif best < LEARNED * guessing < guessing < task:
         what = f"the network collapsed: its loss went from {best:.2f} to {task:.2f}, and guessing has {guessing:.2f}"
+    elif task > _EXPLODED * guessing > 0:
+        what = f"the network exploded: its loss is {task:.3g}, and guessing has {guessing:.2f}"
     else:
         return
     remedy = f"a lower --lr (was {h.lr:g})" + (f" or --lambda (was {h.penalty:g})" if alphas and not h.remove else "")

@@ -31,9 +31,12 @@ class Training:
 
 @dataclass(frozen=True)
 class Distilled(Training):
-    """Training with the original network as the teacher; ``distill`` and ``distill_features`` of 0 leave it out."""
+    """Training with the original network as the teacher; ``distill`` and ``distill_features`` of 0 leave it out.
 
-    distill: float = 0.0
+    A ``distill`` of None is 0 until `train.labelling.taught` knows better.
+    """
+
+    distill: float | None = None
     temperature: float = 4.0
     distill_features: float = 0.0
 

@@ -75,7 +75,7 @@ def _outputs(state: Mapping[str, Tensor]) -> int | None:
 def _check(model: nn.Module, spec: str, dataset: data.Dataset) -> None:
     """Raise InputError where ``model`` does not give one logit a class for an image of ``dataset``.
 
-    What it gives for images without labels, from which they get them, is for `train.labelling`.
+    What it gives for images without labels is for `train.labelling`.
     """
     images = f"images {list(dataset.shape)}"
     model.eval()
@@ -93,5 +93,5 @@ def _check(model: nn.Module, spec: str, dataset: data.Dataset) -> None:
         given = f"a tensor {list(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
         raise InputError(
             f"model {spec!r}: gives {given} for one of the {images}, not [1, {classes}] logits; let its "
-            "function take num_classes"
+            "function take num_classes, or give images without labels, in a folder without train and test"
         )

@@ -1,4 +1,7 @@
-"""Labels for images that have none: the classes that the original network gives. Accuracy is then agreement with it."""
+"""What takes the place of labels, where images have none: the classes that the original network gives, or its outputs.
+
+Accuracy is then agreement with the original network.
+"""
 
 import sys
 from dataclasses import replace
@@ -6,50 +9,52 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from layer_folding.errors import InputError
 from layer_folding.fold import checkpoints
 from layer_folding.fold.devices import best_device
+from layer_folding.fold.fitting.imitation import SAMPLE, imitation_of
+from layer_folding.recipes import Recipe
 from layer_folding.stages import PRETRAIN
 
 from . import config, data, inputs, loop
-from .batches import test_batches
+from .batches import normalise, test_batches
 from .hyperparameters import Distilled
 from .settings import PretrainSettings
+from .stream import Files
 
 Settings = TypeVar("Settings", bound=Distilled)
 
 
 def labelled(dataset: data.Dataset, model: nn.Module) -> data.Dataset:
-    """``dataset``, whose images have no labels, with the classes that ``model`` gives for them. Says so on stderr.
+    """``dataset``, whose images have no labels, with the classes that ``model`` gives for them.
 
-    ``model`` ends in eval mode on the CPU. Raises InputError where it does not give a score for each class.
+    Where ``model`` does not give a score for each class, ``dataset`` gets no classes, and imitates the outputs of
+    ``model``. Says on stderr what accuracy is. ``model`` ends in eval mode on the CPU. Raises InputError where its
+    outputs cannot be compared.
     """
-    where = best_device()
-    model.to(where).eval()
-    splits, classes = [], 0
-    for split in (dataset.train, dataset.test):
-        found = []
-        with torch.no_grad():
-            for images, _ in test_batches(replace(dataset, test=split), loop.EVAL_BATCH, where):
-                scores = model(images)
-                if not isinstance(scores, torch.Tensor) or scores.ndim != 2 or scores.shape[1] < 2:
-                    raise InputError(
-                        f"data {dataset.name}: its images have no labels, and the network gives no score for each "
-                        "class that could take their place; train it in a loop of your own (docs/own-model.md)"
-                    )
-                classes = scores.shape[1]
-                found.append(scores.argmax(1).cpu())
-        splits.append(replace(split, labels=torch.cat(found)))
+    model.to(best_device()).eval()
+    images = _sample(dataset)
+    with torch.no_grad():
+        scores = model(images[:1])
+    if isinstance(scores, Tensor) and scores.is_floating_point() and scores.ndim == 2 and scores.shape[1] > 1:
+        found = _with_classes(dataset, model, scores.shape[1])
+        meaning = "agreement with the original network"
+    else:
+        try:
+            imitated = imitation_of(model, images)
+        except InputError as error:
+            raise InputError(f"data {dataset.name}: its images have no labels, and {error}") from error
+        found = replace(dataset, imitated=imitated)
+        meaning = imitated.meaning
     model.cpu()
-    train, test = splits
     print(
-        f"data {dataset.name}: {len(train.labels)} images without labels to train on, {len(test.labels)} to test; "
-        "accuracy is agreement with the original network",
+        f"data {dataset.name}: {len(found.train.labels)} images without labels to train on, {len(found.test.labels)} "
+        f"to test; accuracy is {meaning}",
         file=sys.stderr,
     )
-    return replace(dataset, classes=tuple(map(str, range(classes))), train=train, test=test)
+    return found
 
 
 def dataset_of(run: Path, trust: str | None) -> data.Dataset:
@@ -61,10 +66,39 @@ def dataset_of(run: Path, trust: str | None) -> data.Dataset:
     return dataset if dataset.classes else labelled(dataset, checkpoints.load(run / PRETRAIN.file, trust)[0])
 
 
-def taught(run: Path, settings: Settings) -> Settings:
-    """``settings``, with the original network for the only teacher where the images of ``run`` have no labels."""
+def taught(run: Path, recipe: Recipe, settings: Settings) -> Settings:
+    """``settings``, with the original network for the only teacher where the images of ``run`` have no labels.
+
+    Raises InputError for another share of the loss, where the ``recipe`` of the network has no classes to learn.
+    """
     given = config.settings(run, PRETRAIN.command, PretrainSettings)
-    if settings.distill or data.has_labels(given.data):
-        return settings
-    print("note: the images have no labels, so the original network is the teacher: --distill 1", file=sys.stderr)
-    return replace(settings, distill=1.0)
+    if data.has_labels(given.data):
+        return replace(settings, distill=settings.distill or 0.0)
+    if settings.distill is None:
+        print("note: the images have no labels, so the original network is the teacher: --distill 1", file=sys.stderr)
+        return replace(settings, distill=1.0)
+    if settings.distill < 1 and not recipe.classes:
+        raise InputError(
+            f"--distill {settings.distill:g}: neither the images nor the network have classes, so the outputs of the "
+            "original network are all that there is to learn; leave --distill out"
+        )
+    return settings
+
+
+def _sample(dataset: data.Dataset) -> Tensor:
+    """Training images, normalised, the first of those in calib.npz, where the network will be."""
+    split = data.calibration_images(dataset, SAMPLE, 0)
+    return normalise(split.images.to(best_device()), dataset.mean, dataset.std)
+
+
+def _with_classes(dataset: data.Dataset, model: nn.Module, classes: int) -> data.Dataset:
+    """``dataset``, with the class of each image that ``model``, in eval mode, gives."""
+    train, test = (_with_labels(dataset, split, model) for split in (dataset.train, dataset.test))
+    return replace(dataset, classes=tuple(map(str, range(classes))), train=train, test=test)
+
+
+@torch.no_grad()
+def _with_labels(dataset: data.Dataset, split: data.Split | Files, model: nn.Module) -> data.Split | Files:
+    where = next(model.parameters()).device
+    batches = test_batches(replace(dataset, test=split), loop.EVAL_BATCH, where)
+    return replace(split, labels=torch.cat([model(images).argmax(1).cpu() for images, _ in batches]))

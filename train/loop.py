@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from layer_folding.errors import CheckError
 from layer_folding.fold.devices import best_device
+from layer_folding.fold.fitting.imitation import require_finite
 from layer_folding.fold.gating import THRESHOLD, depth_penalty, gates, which_open
 from layer_folding.fold.graph.tracing import trace
 
@@ -40,9 +40,9 @@ def train(
 ) -> None:
     """Train ``model`` in place, from the last epoch that an earlier call finished; it ends in eval mode on the CPU.
 
-    ``teacher`` is the network to distil from, if ``h`` asks for distillation. Writes ``run``/metrics.csv,
-    ``run``/gates.png where there are gates, and the state to resume from, until `state.remove`. Raises CheckError where
-    `health.check` does, InputError for a damaged state.
+    ``teacher`` is the network to distil from, if ``h`` asks for distillation or ``dataset`` has no classes. Writes
+    ``run``/metrics.csv, ``run``/gates.png where there are gates, and the state to resume from, until `state.remove`.
+    Raises CheckError where `health.check` does, InputError for a damaged state.
     """
     distributed.share(partial(train, model, dataset, run, stage, h, teacher))
     where = best_device()
@@ -56,7 +56,8 @@ def train(
     if teacher is not None:
         teacher = trace(teacher.to(where), example).to(memory_format=torch.channels_last).eval()
         features = shared_activations(structure, teacher) if h.distill_features else []
-    stepping = stepper_for(model, h, layout, teacher, features)
+    measure = None if data.imitated is None else data.imitated.measure
+    stepping = stepper_for(model, h, layout, teacher, features, measure)
     rows = state.resume(run, stage, stepping.parts)
     if rows and distributed.rank() == 0:
         record(run, stage, rows)
@@ -86,22 +87,27 @@ def train(
 def accuracy(model: nn.Module, dataset: Dataset) -> float:
     """Fraction of the test images that ``model`` classifies right, where it is, in eval mode (its mode is kept).
 
-    Raises CheckError where a score is NaN or infinite.
+    Without classes, the accuracy of the imitation. Raises CheckError where an output is NaN or infinite.
     """
     where = next(model.parameters()).device
     was_training = model.training
     model.eval()
-    right = 0
-    with torch.no_grad():
-        for x, labels in test_batches(dataset, EVAL_BATCH, where):
-            logits = model(x)
-            if not logits.isfinite().all():
-                raise CheckError(
-                    "the network gives NaN or infinity for test images; look for values that explode, in its weights "
-                    "or where an activation is removed"
-                )
-            right += (logits.argmax(1) == labels).sum().item()
+    if dataset.imitated is None:
+        found = _right(model, dataset, where)
+    else:
+        found = dataset.imitated.accuracy(model, (x for x, _ in test_batches(dataset, dataset.imitated.batch, where)))
     model.train(was_training)
+    return found
+
+
+@torch.no_grad()
+def _right(model: nn.Module, dataset: Dataset, where: torch.device) -> float:
+    """Fraction of the test images that ``model``, in eval mode, classifies right."""
+    right = 0
+    for x, labels in test_batches(dataset, EVAL_BATCH, where):
+        logits = model(x)
+        require_finite([logits])
+        right += int((logits.argmax(1) == labels).sum())
     return right / len(dataset.test.labels)
 
 
@@ -165,7 +171,7 @@ def _epoch(stepper: Stepper, data: Dataset, stage: str, epoch: int, best: float)
             best = min(best, task)
             if done == count and not all(p.isfinite().all() for p in model.parameters()):
                 loss = math.nan  # the next one would be, and this state must not be kept
-            health.check(loss, task, best, len(data.classes), h, f"{stage}, epoch {epoch}", alphas)
+            health.check(loss, task, best, data.guessing, h, f"{stage}, epoch {epoch}", alphas)
     return _Losses(loss, task)
 
 

@@ -1,4 +1,7 @@
-"""What a training step minimises: the task, the original network as teacher (distillation), and the depth penalty."""
+"""What a training step minimises: the task, the original network as teacher (distillation), and the depth penalty.
+
+The task is the classes of the images, or without classes the outputs of the original network.
+"""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -9,6 +12,7 @@ from torch import Tensor, fx, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from layer_folding.errors import InputError
+from layer_folding.fold.fitting.divergences import OutputMeasure, tensors_of
 from layer_folding.fold.gating import depth_penalty, gates
 from layer_folding.fold.graph.nodes import is_activation
 
@@ -23,26 +27,45 @@ def objective(
     teacher: nn.Module | None = None,
     features: Sequence[str] = (),
     pressure: float = 1.0,
+    measure: OutputMeasure | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The loss of a batch, to be minimised, and its part that is the task's (cross-entropy, detached); both scalars.
+    """The loss of a batch, to be minimised, and its part that is the task's, detached; both scalars.
 
-    ``teacher`` and ``features`` (from `shared_activations`) are needed where ``h.distill`` or ``h.distill_features`` is
-    above 0. ``pressure`` is a factor of ``h.penalty``.
+    The task's part is the cross-entropy, or with a ``measure`` the distance from the outputs of the ``teacher``, which
+    ``labels`` have no part in. ``teacher`` and ``features`` (from `shared_activations`) are also needed where
+    ``h.distill`` or ``h.distill_features`` is above 0. ``pressure`` is a factor of ``h.penalty``.
     """
     own = model.module if isinstance(model, DistributedDataParallel) else model
     with recorded(own, features) as ours:
-        logits = model(images)
-    task = F.cross_entropy(logits, labels, label_smoothing=h.label_smoothing)
-    loss = task
+        outputs = model(images)
+    target: object = None
+    theirs: dict[str, Tensor] = {}
     if teacher is not None:
         with torch.no_grad(), recorded(teacher, features) as theirs:
             target = teacher(images)
-        loss = (1 - h.distill) * task + h.distill * distillation_loss(logits, target, h.temperature)
-        if features:
-            loss = loss + h.distill_features * feature_loss(ours, theirs)
+    if measure is None:
+        loss, task = _of_classes(outputs, labels, target, h)
+    else:
+        loss = task = measure.mean(_compared(target), _compared(outputs))
+    if features:
+        loss = loss + h.distill_features * feature_loss(ours, theirs)
     if h.learns_gates:
         loss = loss + h.penalty * pressure * depth_penalty(own, weights=h.gate_weights)
     return loss, task.detach()
+
+
+def _of_classes(logits: Tensor, labels: Tensor, target: object, h: Hyperparameters) -> tuple[Tensor, Tensor]:
+    """The loss of ``logits`` [N, classes] and its part that is the task's; ``target`` are the teacher's, or None."""
+    task = F.cross_entropy(logits, labels, label_smoothing=h.label_smoothing)
+    if not isinstance(target, Tensor):
+        return task, task
+    weight = h.distill or 0.0
+    return (1 - weight) * task + weight * distillation_loss(logits, target, h.temperature), task
+
+
+def _compared(outputs: object) -> list[Tensor]:
+    """The tensors of ``outputs`` that are compared, in float32 whatever the precision of training is."""
+    return [values.float() for values in tensors_of(outputs)]
 
 
 def distillation_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:

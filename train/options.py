@@ -268,8 +268,9 @@ def _distillation(parser: argparse.ArgumentParser) -> None:
     """The options of learning from the original network."""
     add = parser.add_argument
     add(
-        "--distill", type=share, default=0.0, metavar="WEIGHT",
-        help="share of the distance from the original network's logits in the loss, 0 to 1 (%(default)s)",
+        "--distill", type=share, metavar="WEIGHT",
+        help="share of the distance from the original network's logits in the loss, 0 to 1 (0; for images without "
+        "labels 1)",
     )  # fmt: skip
     add(
         "--temperature",

@@ -38,7 +38,7 @@ def prefold(run: Path, settings: PrefoldSettings, latency: Path | None = None, t
     linear = "identity" if recipe.gates else settings.linear  # given gates were trained towards the identity
     example = example_of(recipe)
     gated = linearize(model, example, gate=gate, linear=linear)
-    settings = labelling.taught(run, _resolved(settings, latency, model, gated, example))
+    settings = labelling.taught(run, recipe, _resolved(settings, latency, model, gated, example))
     config.enter(run, PREFOLD.command, settings, {parent.name: parent})
     before = trained.done(run, PREFOLD)
     if before:

@@ -55,7 +55,7 @@ def pretrain(run: Path, settings: PretrainSettings, weights: Path | None = None)
             file=sys.stderr,
         )
     accuracy = loop.accuracy(start.model, dataset)
-    if weights is not None and not start.gates:
+    if weights is not None and not start.gates and dataset.classes:
         _warn_of_guessing(weights, accuracy, dataset)
     recipe = Recipe(
         PRETRAIN.network,

@@ -17,7 +17,7 @@ from layer_folding.evalset import read_evalset
 from layer_folding.fold import checkpoints
 from layer_folding.fold.graph.changes import remove
 from layer_folding.fold.graph.tracing import trace
-from layer_folding.fold.networks import classes_of
+from layer_folding.fold.networks import require_images
 from layer_folding.fold.plan.candidates import candidates
 from layer_folding.fold.plan.importances import computed, cross_entropy, more
 from layer_folding.fold.plan.offers import offers
@@ -60,9 +60,11 @@ def probe(run: Path, settings: ProbeSettings, latency: Path | None = None, trust
         wanted = [offer.alternative for offer in offered if not offer.is_fitted]
     if not wanted:
         raise CheckError(f"{parent}: nothing to probe, no merge {'is faster' if found else 'is possible'}")
-    images = read_evalset(run / "calib.npz")
-    images.require(run / "calib.npz", recipe.input_shape, classes_of(model, recipe.input_shape))
-    x, labels = torch.from_numpy(images.inputs()), torch.from_numpy(images.labels)
+    seen = run / "calib.npz"
+    images = read_evalset(seen)
+    given = images.known_labels(seen, "importances from `layer-folding importance --from fit` need none")
+    require_images(images, seen, model, recipe.input_shape)
+    x, labels = torch.from_numpy(images.inputs()), torch.from_numpy(given)
     config.enter(run, STAGE, settings, {parent.name: parent})
     dataset = labelling.dataset_of(run, trust)
     path = run / "probe" / "losses.csv"

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from layer_folding.errors import InputError
+from layer_folding.fold.fitting.divergences import OutputMeasure
 from layer_folding.fold.gating import gates
 
 from . import distributed
@@ -19,12 +20,16 @@ from .scheduled import open_gates
 from .schedules import SCHEDULES, opening
 from .state import Stateful
 
+# Of gradients, where the loss is a squared error over a variance that may be small. Gradients of scores are bounded.
+_LARGEST = 1.0
+
 
 @dataclass(frozen=True)
 class Stepper:
     """What updates the weights of ``model`` in place, with its state.
 
     ``average`` holds the averaged weights where ``h`` asks for them, and ``layout`` is how images lie in memory.
+    ``largest`` is the norm that gradients of the weights are clipped to; None leaves them as they are.
     """
 
     model: nn.Module
@@ -34,6 +39,7 @@ class Stepper:
     average: AveragedModel | None
     h: Hyperparameters
     layout: torch.memory_format
+    largest: float | None = None
 
     @property
     def result(self) -> nn.Module:
@@ -63,6 +69,9 @@ class Stepper:
                 losses = torch.stack(self._losses(images, targets, pressed)) * (len(images) / len(x))
             self.scaler.scale(losses[0]).backward()
             total += losses.detach()
+        if self.largest is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.optimizer.param_groups[0]["params"], self.largest)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self._move_gates(self.model, after)
@@ -93,17 +102,21 @@ def stepper_for(
     layout: torch.memory_format,
     teacher: nn.Module | None = None,
     features: Sequence[str] = (),
+    measure: OutputMeasure | None = None,
 ) -> Stepper:
-    """A `Stepper` for ``model`` from its start; ``teacher`` and ``features`` are as in `train.objectives.objective`."""
+    """A `Stepper` for ``model`` from its start; ``teacher``, ``features`` and ``measure`` are as in
+    `train.objectives.objective`."""
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(h.ema), use_buffers=True) if h.ema else None
+    called = distributed.parallel(model, sync_bn=h.sync_bn)
     return Stepper(
         model,
-        partial(objective, distributed.parallel(model, sync_bn=h.sync_bn), h=h, teacher=teacher, features=features),
+        partial(objective, called, h=h, teacher=teacher, features=features, measure=measure),
         _optimizer(model, h),
         torch.amp.GradScaler(next(model.parameters()).device.type, enabled=h.precision == "fp16"),
         average,
         h,
         layout,
+        None if measure is None or measure.scales is None else _LARGEST,
     )
 
 

@@ -7,7 +7,9 @@ from layer_folding.argument_types import capabilities, count, positive, positive
 
 def bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("onnx", nargs="+", metavar="ONNX", help="ONNX files; the first is the baseline")
-    parser.add_argument("--data", metavar="NPZ", help="measure the accuracy as well, on the images of this eval.npz")
+    parser.add_argument(
+        "--data", metavar="NPZ", help="measure the accuracy as well, on the labelled images of this eval.npz"
+    )
     parser.add_argument("--plan", metavar="JSON", help="compare with the speed-up that this plan.json predicts")
     _runtime(parser)
     _batches(parser)

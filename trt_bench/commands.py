@@ -1,6 +1,7 @@
 """The commands ``bench``, ``build``, ``table`` and ``show``."""
 
 import argparse
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,6 +46,8 @@ def _bench(given: argparse.Namespace) -> None:
     what = measuring.Bench(given.seconds, given.data, profile=bool(given.export_profile))
     measured = measuring.measure(given.onnx, runtime, reason, options, what, command_line.progress)
     result = measured.result
+    if given.data and result.settings.data is None:
+        print(f"note: {given.data} has no labels, so no accuracy was measured", file=sys.stderr)
     try:
         for model, trace in zip(result.models, measured.traces, strict=True):
             name = f"{model.name}-batch{model.batch}"

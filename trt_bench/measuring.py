@@ -54,7 +54,7 @@ def measure(
     be used and CheckError for a network that computes infinities or NaN.
     """
     task = _Task(tuple(map(str, paths)), _names(paths), runtime, options or Options(), what or Bench(), progress)
-    images = read_evalset(task.what.data) if task.what.data else None
+    images = _labelled(task.what.data)
     networks = [onnx_costs.network(path) for path in task.paths]
     loaded = {batch: task.load(batch) for batch in task.options.batches}
     first = loaded[task.options.batches[0]]
@@ -88,7 +88,7 @@ def measure(
             batches=task.options.batches,
             input="standard normal float32, the same for all networks",
             seed=task.what.seed,
-            data=None if task.what.data is None else str(task.what.data),
+            data=None if images is None else str(task.what.data),
             images=len(images.images) if images else None,
             bootstrap_resamples=stats.RESAMPLES,
             loads=loads,
@@ -100,6 +100,12 @@ def measure(
         reason=reason,
     )
     return Measured(result, tuple(traces))
+
+
+def _labelled(path: str | Path | None) -> EvalSet | None:
+    """The images of ``path``; None where they have no labels to measure an accuracy by."""
+    images = read_evalset(path) if path else None
+    return None if images is None or images.labels is None else images
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@ def accuracy(model: Loaded, data: EvalSet, path: str, progress: Callable[[str], 
             f"--data: images are {list(data.images.shape[1:])}, but {path} takes "
             f"{list(model.input_shape[1:])}; give the eval.npz of the same run"
         )
-    right = 0
+    classes, right = data.known_labels("--data", "leave it out"), 0
     for start in range(0, len(data.images), model.eval_batch):
         scores = model.infer(data.batch(start, model.eval_batch))
-        labels = data.labels[start : start + model.eval_batch]
+        labels = classes[start : start + model.eval_batch]
         if scores.ndim != 2 or len(scores) != model.eval_batch or scores.shape[1] <= labels.max():
             raise InputError(
                 f"--data: has class {labels.max()}, but the output of {path} is {list(scores.shape)}; "

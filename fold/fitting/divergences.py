@@ -88,6 +88,14 @@ class Divergence:
         """From 0 to 1; None where the outputs are no scores of classes."""
         return self._same / self._count if self._count else None
 
+    @property
+    def fidelity(self) -> float:
+        """From 0 to 1, which equal outputs have: the `agreement`, else the share of the variance that is reproduced.
+
+        This share is 1 minus the `mean`, and 0 where the mean of each channel would be as close.
+        """
+        return max(0.0, 1 - self.mean) if self.agreement is None else self.agreement
+
 
 class RelativeError:
     """The root of the squared error over that of the best constant per channel: at 1, the mean would do as well."""

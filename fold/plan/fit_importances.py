@@ -83,7 +83,7 @@ def going_on(
     """`importance`, where what some fits lose is ``known``; ``keep`` is given what is known after each further fit."""
     if labels is not None:
         _require_scores(model, images)
-    unit = f"{_measured(model, images) if labels is None else CROSS_ENTROPY} by {len(images)} images"
+    unit = f"{unit_of(model, images, labels)} by {len(images)} images"
     choices = choices_of(candidates(model, images[:1]).found, table)
     fits = {choice: known[choice] for choice in choices if choice in known}
     todo = [choice for choice in choices if choice not in fits]
@@ -101,8 +101,10 @@ def going_on(
 
 
 @torch.no_grad()
-def _measured(model: nn.Module, images: Tensor) -> str:
-    """What `divergences.OutputMeasure` measures for the outputs of ``model``."""
+def unit_of(model: nn.Module, images: Tensor, labels: Tensor | None) -> str:
+    """What the loss of `importance` is: by ``labels``, or what `divergences.OutputMeasure` takes for the outputs."""
+    if labels is not None:
+        return CROSS_ENTROPY
     outputs = tensors_of(private_copy(model, share_weights=True)(images[:1]))
     return DIVERGENCE if measure_of(outputs).scales is None else _ERROR
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from layer_folding.argument_types import positive_count
 from layer_folding.command_line import progress
 from layer_folding.errors import InputError
-from layer_folding.evalset import read_evalset
+from layer_folding.evalset import EvalSet, read_evalset
 from layer_folding.fit_choices import Choice
 from layer_folding.importance_tables import Importance, read_importance, write_importance
 from layer_folding.latency_tables import read_table
@@ -22,9 +22,9 @@ from layer_folding.subcommands import Command
 
 from .. import checkpoints
 from ..devices import best_device
-from ..networks import add_trust, classes_of, open_network
+from ..networks import add_trust, open_network, require_images
 from .candidates import candidates
-from .fit_importances import CROSS_ENTROPY, DIVERGENCE, FitLoss, choices_of, fit_losses, require_some
+from .fit_importances import FitLoss, choices_of, fit_losses, require_some, unit_of
 from .importances import from_gates, one_shot
 
 
@@ -69,28 +69,44 @@ def _run(options: argparse.Namespace) -> None:
     if options.source == "fit":
         table = read_table(options.latency) if options.latency else None
         where = best_device()
-        x, labels = (values.to(where) for values in _images(path, model, shape, options.images or 512))
-        unit = f"{CROSS_ENTROPY if options.labels else DIVERGENCE} by {len(x)} images of {path.name}"
-        losses = partial(fit_losses, model.to(where), x, labels if options.labels else None)
-        _fit(target, unit, choices_of(found, table), losses)
+        data = _read(path, model, shape)
+        x = _images(data, options.images or 512).to(where)
+        labels: Tensor | None = None
+        if options.labels:
+            labels = _labels(data, path, "leave --labels out", options.images or 512).to(where)
+        unit = f"{unit_of(model.to(where), x, labels)} by {len(x)} images of {path.name}"
+        _fit(target, unit, choices_of(found, table), partial(fit_losses, model, x, labels))
         return
     sets = [candidate.exact.changes for candidate in found if candidate.exact]
     if options.source == "gates":
         importance = from_gates(checkpoints.read(options.run / "prefold.safetensors")[0].gates, sets)
     else:
         done = itertools.count(1)
-        x, labels = _images(path, model, shape, options.images or 1000)
-        importance = one_shot(model, x, labels, sets, lambda: progress(f"set {next(done)} of {len(sets)}"))
+        data, most = _read(path, model, shape), options.images or 1000
+        known = _labels(data, path, "give --from fit, which needs none", most)
+        importance = one_shot(
+            model, _images(data, most), known, sets, lambda: progress(f"set {next(done)} of {len(sets)}")
+        )
         progress("")
     write_importance(target, importance)
     print(f"wrote {target}: {len(sets)} candidates, in {importance.unit}")
 
 
-def _images(path: Path, model: nn.Module, shape: Sequence[int], count: int) -> tuple[Tensor, Tensor]:
-    """At most ``count`` images of ``path``, normalised, and their labels."""
+def _read(path: Path, model: nn.Module, shape: Sequence[int]) -> EvalSet:
+    """The images in ``path``. Raises InputError where ``model`` does not take them, of ``shape`` [C, H, W]."""
     data = read_evalset(path)
-    data.require(path, shape, classes_of(model, shape))
-    return torch.from_numpy(data.inputs(count)), torch.from_numpy(data.labels[data.chosen(count)])
+    require_images(data, path, model, shape)
+    return data
+
+
+def _images(data: EvalSet, most: int) -> Tensor:
+    """At most that many images, normalised, `[N, C, H, W]`."""
+    return torch.from_numpy(data.inputs(most))
+
+
+def _labels(data: EvalSet, path: Path, remedy: str, most: int) -> Tensor:
+    """The labels of `_images`, `[N]`. Raises InputError with the ``remedy`` where ``path`` has none."""
+    return torch.from_numpy(data.known_labels(path, remedy)[data.chosen(most)])
 
 
 def _fit(target: Path, unit: str, choices: list[Choice], losses: Callable[[list[Choice]], Iterator[FitLoss]]) -> None:

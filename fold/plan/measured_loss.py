@@ -13,6 +13,7 @@ from layer_folding.errors import CheckError, InputError
 from layer_folding.plans import Loss
 
 from ..batch_norms import BATCH
+from ..fitting.divergences import measure_of
 from ..graph.preparing import private_copy
 
 POINTS, NATS = "points of accuracy", "nats of KL divergence"
@@ -26,13 +27,14 @@ def loss_of(original: nn.Module, images: Tensor, labels: Tensor | None) -> Calla
     the images. Both networks see the same images, so the error of the loss is that of the pairs, which is far smaller
     than those of the two accuracies. Without labels it is the mean of KL(original || network), in nats.
 
-    Raises InputError where labels and images are not as many; the function raises CheckError for a loss that is no
-    number.
+    Raises InputError where labels and images are not as many, and for outputs that are no scores of classes; the
+    function raises CheckError for a loss that is no number.
     """
     if labels is not None and len(labels) != len(images):
         raise InputError(f"held_out: {len(images)} images with {len(labels)} labels; give one for each")
     expected = _outputs(private_copy(original, share_weights=True), images)
     if labels is None:
+        _require_scores(expected)
         return lambda network: _divergence(expected, _outputs(network, images))
     right = _right(expected, labels)
     return lambda network: _points(right, _right(_outputs(network, images), labels))
@@ -54,6 +56,15 @@ def _divergence(expected: Tensor, actual: Tensor) -> Loss:
     if not math.isfinite(mean):
         raise CheckError(f"the divergence of the network's outputs on the images held out is {mean}")
     return Loss(mean, _Z * divergences.std(unbiased=False).item() / math.sqrt(len(divergences)))
+
+
+def _require_scores(outputs: Tensor) -> None:
+    """Raise InputError where ``outputs`` of a network are not compared by their classes."""
+    if measure_of([outputs]).scales is not None:
+        raise InputError(
+            f"held_out: the network gives {list(outputs.shape)}, which are no scores of classes, so its loss is not in "
+            "nats; plan by a speed-up or a budget, from the importance of each fit"
+        )
 
 
 def _right(outputs: Tensor, labels: Tensor) -> Tensor:

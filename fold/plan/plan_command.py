@@ -13,7 +13,7 @@ from layer_folding.argument_types import non_negative, positive, positive_count
 from layer_folding.catalogue import need
 from layer_folding.command_line import progress
 from layer_folding.errors import InputError
-from layer_folding.evalset import read_evalset
+from layer_folding.evalset import EvalSet, read_evalset
 from layer_folding.importance_tables import read_importance
 from layer_folding.latency_rows import read_chain
 from layer_folding.latency_tables import Table, read_table
@@ -22,7 +22,7 @@ from layer_folding.plans import Plan
 from layer_folding.subcommands import Command
 
 from .. import planning
-from ..networks import add_input, add_trust, classes_of, open_network
+from ..networks import add_input, add_trust, open_network, require_images
 from .chain_splits import optimal_splits, write_splits
 from .presenting import as_text, write
 
@@ -97,8 +97,8 @@ def _run(options: argparse.Namespace) -> None:
     importance = read_importance(options.importance) if options.importance else None
     model, shape = open_network(options.network, options.input, options.trust)
     run, bounded = Path(options.network), options.max_loss is not None
-    images = _images(run, run / "calib.npz", model, shape)[0] if options.measure or bounded else None
-    held_out = _images(run, options.held_out or run / "heldout.npz", model, shape) if bounded else None
+    images = _inputs(_read(run, run / "calib.npz", model, shape)) if options.measure or bounded else None
+    held_out = _held_out(options, run, model, shape) if bounded else None
     chosen = planning.plan(
         model,
         torch.zeros(1, *shape),
@@ -108,7 +108,7 @@ def _run(options: argparse.Namespace) -> None:
         max_loss=options.max_loss,
         importance=importance,
         images=images,
-        held_out=held_out[0] if held_out and options.unlabelled else held_out,
+        held_out=held_out,
         progress=progress,
     )
     write(folder, replace(chosen, network=options.network))
@@ -127,13 +127,29 @@ def _check_measuring(options: argparse.Namespace) -> None:
             raise InputError(f"--{name.replace('_', '-')}: is for --max-loss; give a bound, or leave it out")
 
 
-def _images(run: Path, path: Path, model: nn.Module, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """The images of ``path``, normalised, and their labels, to measure plans for the run folder ``run``."""
+def _held_out(
+    options: argparse.Namespace, run: Path, model: nn.Module, shape: Sequence[int]
+) -> Tensor | tuple[Tensor, Tensor]:
+    """The images to measure losses on, and their labels unless these are not to be used."""
+    path = options.held_out or run / "heldout.npz"
+    data = _read(run, path, model, shape)
+    if options.unlabelled:
+        return _inputs(data)
+    labels = data.known_labels(path, "give --unlabelled, for a bound in nats, or another limit than --max-loss")
+    return _inputs(data), torch.from_numpy(labels)
+
+
+def _read(run: Path, path: Path, model: nn.Module, shape: Sequence[int]) -> EvalSet:
+    """The images of ``path``, to measure plans for the run folder ``run``."""
     if not run.is_dir():
         raise InputError(f"{run}: is no run folder, so it has no images to measure plans on; give a run folder")
     data = read_evalset(path)
-    data.require(path, shape, classes_of(model, shape))
-    return torch.from_numpy(data.inputs()), torch.from_numpy(data.labels)
+    require_images(data, path, model, shape)
+    return data
+
+
+def _inputs(data: EvalSet) -> Tensor:
+    return torch.from_numpy(data.inputs())
 
 
 def _require(table: Table, wanted: Mapping[str, str | int | None]) -> None:

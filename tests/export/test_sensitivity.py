@@ -146,10 +146,13 @@ def test_the_commands(files, capsys):
 
 
 def test_bad_input_is_one_line(files, capsys):
-    out = (files / "net.onnx", "-o", files / "out.onnx")
+    out, bare = (files / "net.onnx", "-o", files / "out.onnx"), files / "bare.npz"
+    with np.load(files / "eval.npz") as images:
+        np.savez(bare, **{name: images[name] for name in ("images", "mean", "std")})
     for given, message in {
         ("export", *out, "--max-drop", 1, "--precision", "int8"): "--max-drop: is about int8",
         ("export", *out, "--max-drop", 1, "--data", files / "eval.npz"): "--max-drop: is about int8",
+        ("export", *out, "--max-drop", 1, "--data", bare, "--precision", "int8"): f"labels, and {bare} has none; leave",
         ("sensitivity", files / "net.onnx", "--data", files / "none.npz"): "--data: ",
         ("sensitivity", files / "none.onnx"): "none.onnx",
         ("sensitivity", files / "net.onnx", "-o", files / "net.onnx"): "-o ",

@@ -39,7 +39,7 @@ def test_the_last_batch_is_filled_up_with_the_last_image(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"labels": None}, "has no labels"),
+        ({"mean": None}, "has no mean"),
         ({"images": np.zeros((COUNT, 3, 4, 4), np.float32)}, "images are float32"),
         ({"images": np.zeros((COUNT, 4, 4), np.uint8)}, r"images are uint8 \[70, 4, 4\]"),
         ({"images": np.zeros((0, 3, 4, 5), np.uint8), "labels": np.zeros(0, np.int64)}, r"images are uint8 \[0, 3"),
@@ -90,3 +90,13 @@ def test_a_set_of_another_network_is_refused_by_name(tmp_path):
         evalset.require("eval.npz", [3, 8, 8], COUNT)
     with pytest.raises(InputError, match=f"^eval.npz: labels up to {COUNT - 1}, but the network has 10 classes"):
         evalset.require("eval.npz", [3, 4, 5], 10)
+
+
+def test_images_need_no_labels(tmp_path):
+    np.savez(tmp_path / "eval.npz", **{name: array for name, array in arrays().items() if name != "labels"})
+    evalset = read_evalset(tmp_path / "eval.npz")
+    evalset.require("eval.npz", (3, 4, 5), 1)
+    assert [len(batch) for batch in evalset.batches(30)] == [30, 30, 10]
+    np.testing.assert_array_equal(np.concatenate(list(evalset.batches(30))), evalset.inputs())
+    with pytest.raises(InputError, match=r"^eval\.npz: has images without labels; leave it out"):
+        evalset.known_labels("eval.npz", "leave it out")

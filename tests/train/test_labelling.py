@@ -5,13 +5,13 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from layer_folding import front_door
 from layer_folding.command_line import run
 from layer_folding.errors import InputError
 from layer_folding.fold import checkpoints
-from layer_folding.train import data, labelling
+from layer_folding.train import config, data
+from layer_folding.train.settings import PrefoldSettings
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_all_stages_go_without_labels(photos, weights, tmp_path, capsys, begin):
     given = ("prefold", "--run", folder, *words) if words else (stage, folder, "--choose", "blocks.0.depthwise.act=3")
     for _ in range(2):  # the second finds that all is done
         assert layer_folding(*given) == 0, capsys.readouterr().err
-        assert layer_folding("finetune", "--run", folder, "--epochs", 1, "--distill", 0) == 0, capsys.readouterr().err
+        assert layer_folding("finetune", "--run", folder, "--epochs", 1) == 0, capsys.readouterr().err
         assert layer_folding("fold", folder) == 0
     assert "so the original network is the teacher: --distill 1" in capsys.readouterr().err
     accuracy = checkpoints.read(folder / "folded.safetensors")[0].accuracy
@@ -81,6 +81,12 @@ def test_what_needs_labels_says_so(photos, tmp_path, monkeypatch, capsys, words,
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
+def test_another_weight_of_the_teacher_is_kept(photos, weights, tmp_path):
+    folder = begun(tmp_path / "run", photos, weights)
+    assert layer_folding("prefold", "--run", folder, "--epochs", 0, "--distill", 0.5) == 0
+    assert config.settings(folder, "prefold", PrefoldSettings).distill == 0.5
+
+
 def test_a_few_images_are_refused(images, tmp_path, capsys):
     shutil.copytree(images / "test" / "dark", tmp_path / "few")
     with pytest.raises(InputError, match="has no folder train, and 8 images without labels"):
@@ -97,23 +103,3 @@ def test_what_is_done_is_not_labelled_again(photos, weights, tmp_path, capsys):
     capsys.readouterr()
     begun(tmp_path / "run", photos, weights)
     assert "accuracy is agreement" not in capsys.readouterr().err
-
-
-def test_a_network_without_scores_leaves_the_run_to_another(photos, weights, tmp_path, monkeypatch, capsys):
-    (tmp_path / "heads.py").write_text(
-        "from torch import nn\n\n\nclass Two(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
-        "        self.conv = nn.Conv2d(3, 4, 3)\n\n    def forward(self, x):\n"
-        "        return {'boxes': self.conv(x), 'scores': self.conv(x)}\n"
-    )
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
-    torch.save({"conv.weight": torch.zeros(4, 3, 3, 3), "conv.bias": torch.zeros(4)}, "heads.pt")
-    given = ("--data", photos, "--size", 16, "--weights", "heads.pt")
-    assert layer_folding("pretrain", "--run", "run", "--model", "heads:Two", *given) == 2
-    assert "the network gives no score for each class" in capsys.readouterr().err
-    begun(tmp_path / "run", photos, weights)
-
-
-def test_a_network_without_scores_gives_no_labels(photos):
-    with pytest.raises(InputError, match="gives no score for each class"):
-        labelling.labelled(data.load(str(photos), 16), nn.Conv2d(3, 4, 3))

@@ -212,7 +212,13 @@ def test_collapse_is_worse_than_guessing_after_having_learned(best, task, collap
         if (collapsed)
         else contextlib.nullcontext()
     ):
-        health.check(1.0, task, best, 10, SMALL, "x", {})
+        health.check(1.0, task, best, math.log(10), SMALL, "x", {})
+
+
+def test_an_explosion_is_far_worse_than_guessing():
+    health.check(1.0, 900.0, math.inf, 1.0, SMALL, "x", {})
+    with pytest.raises(CheckError, match=r"x: the network exploded: its loss is 2e\+03, and guessing has 1\.00"):
+        health.check(1.0, 2000.0, math.inf, 1.0, SMALL, "x", {})
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ from torch import nn
 
 from layer_folding.errors import InputError
 from layer_folding.fold import depth_penalty, gates, linearize
+from layer_folding.fold.fitting.divergences import measure_of
 from layer_folding.fold.graph.tracing import trace
 from layer_folding.fold.models import build
 from layer_folding.train.hyperparameters import Hyperparameters
@@ -46,6 +47,18 @@ def test_distillation_loss():
     expected = 16 * (p.softmax(1) * (p.softmax(1) / q.softmax(1)).log()).sum(1).mean()
     torch.testing.assert_close(distillation_loss(student, teacher, 4.0), expected)
     assert distillation_loss(teacher, teacher, 4.0) == 0
+
+
+def test_without_classes_the_task_is_the_distance_from_the_outputs_of_the_teacher():
+    torch.manual_seed(0)
+    student, teacher = (nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(2)) for _ in range(2))
+    measure = measure_of((teacher(X).detach(),))
+    loss, task = objective(student, X, LABELS, replace(H, distill=1.0), teacher, measure=measure)
+    torch.testing.assert_close(loss, measure.mean([teacher(X)], [student(X)]))
+    torch.testing.assert_close(task, loss.detach())
+    loss.backward()
+    assert all(p.grad is None for p in teacher.parameters()) and student[0].weight.grad.abs().sum() > 0
+    assert objective(teacher, X, LABELS, H, teacher, measure=measure)[0] == 0
 
 
 def test_features_are_compared_where_both_keep_the_activation():

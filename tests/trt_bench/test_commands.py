@@ -15,6 +15,16 @@ from tests.trt_bench.conftest import ROOT, evalset, python, save, save_convs
 BENCH = ("-m", "trt_bench", "bench", "--runtime", "onnxruntime", "--seconds", "0.1")
 
 
+def test_images_without_labels_have_no_accuracy(run, onnx_folder, tmp_path):
+    images = {name: values for name, values in evalset(size=12).items() if name != "labels"}
+    np.savez(tmp_path / "eval.npz", **images)
+    given = ("--seconds", "0.01", "--data", tmp_path / "eval.npz", "-o", tmp_path / "bench.json")
+    code, _, err = run("bench", onnx_folder / "shallow.onnx", *given)
+    assert (code, err) == (0, f"note: {tmp_path / 'eval.npz'} has no labels, so no accuracy was measured\n")
+    result = json.loads((tmp_path / "bench.json").read_text())
+    assert result["models"][0]["accuracy"] is None and result["settings"]["data"] is None
+
+
 @pytest.mark.alone
 def test_bench_and_show_from_end_to_end(onnx_folder, tmp_path):
     np.savez(tmp_path / "eval.npz", **evalset(size=12))

@@ -169,7 +169,10 @@ def test_of_a_run_folder_it_lists_the_files_and_says_which_cannot_be_read(run, r
 
 def test_images_settings_epochs_and_weights(run, tmp_path, folded):
     images = {"images": np.zeros((3, 1, 4, 4), np.uint8), "labels": np.array([0, 1, 1])}
-    np.savez(tmp_path / "eval.npz", **images, mean=np.zeros(1, np.float32), std=np.ones(1, np.float32))
+    normalisation = {"mean": np.zeros(1, np.float32), "std": np.ones(1, np.float32)}
+    np.savez(tmp_path / "bare.npz", images=images["images"], **normalisation)
+    assert "classes  no labels" in run("show", tmp_path / "bare.npz")[1]
+    np.savez(tmp_path / "eval.npz", **images, **normalisation)
     assert "3 of 1 x 4 x 4, 8 bits" in run("show", tmp_path / "eval.npz")[1]
     assert run("show", tmp_path / "eval.npz", "--csv")[1].splitlines()[1:] == [
         f"{tmp_path}/eval.npz,0,1",

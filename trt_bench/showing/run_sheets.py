@@ -1,5 +1,6 @@
 """The sheets of a run folder and of the small files in it: settings, epochs, images, segments."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -106,15 +107,15 @@ def metrics(path: Path) -> Sheet:
 
 
 def images(path: Path) -> Sheet:
-    """The sheet of an eval.npz or calib.npz: a row for each class."""
+    """The sheet of an eval.npz or calib.npz: a row for each class, where the images have labels."""
     data = read_evalset(path)
-    counts = {int(label): int((data.labels == label).sum()) for label in sorted(set(data.labels.tolist()))}
+    counts = dict(sorted(Counter([] if data.labels is None else data.labels.tolist()).items()))
     shape = data.images.shape[1:]
     return Sheet(
         str(path),
         "images",
-        f"{len(data.images)} of {size(shape)} in {len(counts)} classes",
-        {"images": f"{len(data.images)} of {size(shape)}, 8 bits", "classes": str(len(counts))},
+        f"{len(data.images)} of {size(shape)} {f'in {len(counts)} classes' if counts else 'without labels'}",
+        {"images": f"{len(data.images)} of {size(shape)}, 8 bits", "classes": str(len(counts) or "no labels")},
         ("label", "images"),
         list(counts.items()),
         {

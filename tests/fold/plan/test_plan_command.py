@@ -245,6 +245,15 @@ def test_a_bound_needs_images_that_were_not_fitted_on(folder, capsys):
         assert message in err and err.count("\n") == 1, err
 
 
+def test_a_bound_in_points_needs_labels(folder, capsys):
+    write_images(folder / "calib.npz")
+    with np.load(folder / "calib.npz") as images:
+        np.savez(folder / "heldout.npz", **{name: images[name] for name in ("images", "mean", "std")})
+    assert call("plan", folder, "--latency", folder / "latency.csv", "--max-loss", 1) == 2
+    err = capsys.readouterr().err
+    assert "heldout.npz: has images without labels; give --unlabelled" in err and err.count("\n") == 1
+
+
 def read_losses(folder: Path) -> dict[str, float]:
     with open(folder / "importance.csv", newline="") as file:
         return {row["activations"]: float(list(row.values())[2]) for row in csv.DictReader(file)}
