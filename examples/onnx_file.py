@@ -2,7 +2,7 @@
 
 python examples/onnx_file.py
 
-On the command line: `layer-folding fit model.onnx --images photos --speedup 1.3 -o faster.onnx`.
+On the command line: `layer-folding fit model.onnx --images photos --speedup 1.2 -o faster.onnx`.
 """
 
 import tempfile
@@ -43,7 +43,7 @@ def main() -> FasterFile:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         somebody_elses(path, images[:1])
-        done = fit_file(path, images, Path(folder) / "faster.onnx", seconds=0.5)
+        done = fit_file(path, images, Path(folder) / "faster.onnx", speedup=1.2, seconds=0.5)
     layers, (low, high) = done.depth, done.bench.ci95
     print(f"layers     {layers[0]} => {layers[1]} layers, divergence {done.fitted.divergence:.2g} nats")
     print(f"latency    {done.bench.speedup:.2f}x as fast [{low:.2f}, {high:.2f}]")

@@ -10,7 +10,8 @@ from torch import Tensor
 from ..algebra.affine_conv import AffineConv
 from .moments import Moments
 
-_TINY = 1e-300  # a spread that stands for 0, where all inputs are constant
+_TINY = 1e-300  # a spread that stands for 0, where all inputs are 0
+_ROUNDING = 1e-10  # of the mean square of the inputs: where they are constant, their spread is rounding, of either sign
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,9 @@ def centred(moments: Moments) -> Centred:
 def solve(moments: Moments, prior: AffineConv, ridge: float) -> AffineConv:
     """The convolution that minimises `sum |u W^T + b - y|^2 + r |W - W_prior|^2`, in float64.
 
-    `r` is ``ridge`` times the mean of the diagonal of the centred `U^T U`, so ``ridge`` has no unit. It carries inputs
-    that are constant, or copies of each other: along these the weights stay the prior's. The bias is free.
+    `r` is ``ridge`` times the mean of the diagonal of the centred `U^T U`, so ``ridge`` has no unit; it is never below
+    what rounding leaves of constant inputs. It carries inputs that are constant, or copies of each other: along these
+    the weights stay the prior's. The bias is free.
 
     Args:
         moments: of the layer's geometry.
@@ -49,7 +51,8 @@ def solve(moments: Moments, prior: AffineConv, ridge: float) -> AffineConv:
     residual = sums.cross - sums.spread @ start
     pulled = sums.spread.clone()
     strength = ridge * sums.spread.diagonal(dim1=1, dim2=2).mean(1, keepdim=True)
-    pulled.diagonal(dim1=1, dim2=2).add_(strength.clamp_min(_TINY))
+    smallest = _ROUNDING * moments.gram.diagonal(dim1=1, dim2=2)[:, :-1].mean(1, keepdim=True)
+    pulled.diagonal(dim1=1, dim2=2).add_(strength.maximum(smallest).clamp_min(_TINY))
     weight = start + torch.cholesky_solve(residual, torch.linalg.cholesky(pulled))
     bias = sums.outputs - sums.inputs.transpose(1, 2) @ weight
     return AffineConv(moments.geometry, weight.transpose(1, 2).reshape(prior.weight.shape), bias.flatten())

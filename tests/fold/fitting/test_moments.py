@@ -110,6 +110,16 @@ def test_the_ridge_carries_what_the_images_do_not_tell(kind):
         torch.testing.assert_close(found.weight[:, 0], prior.weight[:, 0])
 
 
+def test_the_spread_of_constant_inputs_is_rounding_and_no_information():
+    one = AffineConv.identity(64, 2, torch.zeros((), dtype=torch.float64))
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(1, 64, 1, 1, dtype=torch.float64, generator=generator).mul(1000).expand(50, 64, 7, 7)
+    y = torch.randn(50, 64, 7, 7, dtype=torch.float64, generator=generator)
+    found = solve(moments_of(one.geometry, x, y), one, ridge=1e-3)
+    torch.testing.assert_close(found(x), y.mean((0, 2, 3), keepdim=True).expand(y.shape), rtol=0, atol=1e-3)
+    torch.testing.assert_close(found.weight, one.weight, rtol=0, atol=1e-3)
+
+
 def test_sampled_positions_are_different_and_the_same_every_time():
     at, again = (torch.stack(Positions.sampled((3, 5, 4), 20, seed=7).index, 1) for _ in range(2))
     assert at.equal(again)
