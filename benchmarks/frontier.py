@@ -1,13 +1,13 @@
 """The frontier of one network: what each way of making it faster costs in accuracy, from the notes in docs/results."""
 
-import re
 import shlex
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.notes import Note
+from benchmarks.repeats import Experiment, experiments
 from layer_folding.files import atomic_path
 from layer_folding.fold.reporting import quantity
 
@@ -17,13 +17,13 @@ WAYS = ("fits", "exact merges, planned", "gates with identity", "gates with affi
 
 @dataclass(frozen=True)
 class Row:
-    """Runs of one ``way`` whose commands differ by the seed alone. Accuracies are fractions, one for each run.
+    """An experiment of one ``way``. Accuracies are fractions, one for each run.
 
     ``speedups`` has those of the runs whose latency was measured; ``ci95`` is that of the speed-up of a single one.
     """
 
     way: str
-    runs: tuple[str, ...]
+    name: str
     layers: str
     macs: str
     original: tuple[float, ...]
@@ -57,38 +57,33 @@ def way(note: Note) -> str:
 
 def rows(runs: Mapping[str, Note]) -> list[Row]:
     """The rows of `NETWORK`, way by way, the most accurate first."""
-    groups: dict[tuple[object, ...], list[str]] = {}
-    for name, note in runs.items():
-        if note.model == NETWORK:
-            seedless = tuple(re.sub(r" --seed \d+", "", command) for command in note.commands)
-            key = (way(note), seedless, note.accuracy["original"])  # other weights, another experiment
-            groups.setdefault(key, []).append(name)
-    found = [_row(str(key[0]), {name: runs[name] for name in names}) for key, names in groups.items()]
+    found = [_row(each) for each in experiments(runs) if each.first.model == NETWORK]
     return sorted(found, key=lambda row: (WAYS.index(row.way), -row.change))
 
 
-def _row(way: str, notes: Mapping[str, Note]) -> Row:
-    costs = [note.cost for note in notes.values()]
-    measured = [note.comparison for note in notes.values() if note.comparison]
+def _row(experiment: Experiment) -> Row:
+    notes = experiment.runs.values()
+    measured = [note.comparison for note in notes if note.comparison]
     return Row(
-        way=way,
-        runs=tuple(notes),
-        layers=_span([str(cost.folded.depth) for cost in costs]),
-        macs=_span([quantity(cost.folded.macs) for cost in costs]),
-        original=tuple(note.accuracy["original"] for note in notes.values()),
-        folded=tuple(note.accuracy["folded"] for note in notes.values()),
+        way=way(experiment.first),
+        name=experiment.name,
+        layers=span(str(note.cost.folded.depth) for note in notes),
+        macs=span(quantity(note.cost.folded.macs) for note in notes),
+        original=tuple(note.accuracy["original"] for note in notes),
+        folded=tuple(note.accuracy["folded"] for note in notes),
         speedups=tuple(comparison.speedup for comparison in measured),
         ci95=measured[0].ci95 if len(measured) == 1 else None,
     )
 
 
-def _span(texts: Sequence[str]) -> str:
+def span(texts: Iterable[str]) -> str:
+    """The different ones of ``texts``."""
     return " or ".join(sorted(set(texts)))
 
 
 def table(found: Sequence[Row]) -> list[list[str]]:
     """A header and rows: accuracies in %, with the standard deviation over the seeds where there are several."""
-    header = ["way", "runs", "layers", "MACs", "before", "folded", "points", "speed-up"]
+    header = ["way", "experiment", "runs", "layers", "MACs", "before", "folded", "points", "speed-up"]
     return [header, *(_cells(row) for row in found)]
 
 
@@ -100,7 +95,8 @@ def _cells(row: Row) -> list[str]:
         speedup = f"{spread(row.speedups, 3)}x"
     return [
         row.way,
-        ", ".join(f"[{name}](#{name})" for name in row.runs),
+        f"[{row.name}](#{row.name})",
+        str(len(row.folded)),
         row.layers,
         row.macs,
         f"{100 * statistics.mean(row.original):.2f}",
@@ -111,9 +107,9 @@ def _cells(row: Row) -> list[str]:
 
 
 def spread(values: Sequence[float], digits: int) -> str:
-    """The mean, and the standard deviation where there are several ``values``."""
+    """The mean, and the standard deviation where there are several different ``values``."""
     mean = f"{statistics.mean(values):.{digits}f}"
-    return mean if len(values) == 1 else f"{mean} +- {statistics.stdev(values):.{digits}f}"
+    return mean if len(set(values)) == 1 else f"{mean} +- {statistics.stdev(values):.{digits}f}"
 
 
 def draw(path: Path, found: Sequence[Row]) -> None:

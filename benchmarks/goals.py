@@ -23,8 +23,8 @@ def _within_losses(frontier: Sequence[Row]) -> list[list[str]]:
             speedup, best = max(within, key=lambda pair: pair[0])
             chosen = best.way if speedup > 1 else "none: leave the network as it is"
             allowed = f"at most {loss:g} points lost" if loss else "no loss"
-            links = ", ".join(f"[{name}](#{name})" for name in best.runs)
-            rows.append([f"{NETWORK} on a CPU, {allowed}", chosen, f"{speedup:.2f}x", f"{best.change:+.2f}", links])
+            link = f"[{best.name}](#{best.name})"
+            rows.append([f"{NETWORK} on a CPU, {allowed}", chosen, f"{speedup:.2f}x", f"{best.change:+.2f}", link])
     return rows
 
 

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 
 from benchmarks import frontier, goals, published_rows
 from benchmarks.document import Document
+from benchmarks.frontier import span, spread
 from benchmarks.notes import Note
 from benchmarks.published_rows import Published
+from benchmarks.repeats import Experiment, experiments
 from layer_folding.fold.reporting import quantity
 from layer_folding.stages import STEPS
 from layer_folding.stats import Comparison
@@ -115,7 +117,7 @@ their place, with a kernel as large as the largest replaced kernel. All networks
 
 def page(runs: Mapping[str, Note], benchmarks: Sequence[Document], published: Published | None) -> str:
     """docs/results.md: goals, trained networks, the frontier, works of others, benchmarks; at the end the commands."""
-    found = frontier.rows(runs)
+    found, rows = experiments(runs), frontier.rows(runs)
     blocks = [
         "# Results",
         "`python -m benchmarks.results` writes this page from the files in `docs/results`. There is one file for each\n"
@@ -123,10 +125,11 @@ def page(runs: Mapping[str, Note], benchmarks: Sequence[Document], published: Pu
         "measured.",
         "## Trained networks",
         "Accuracy is top-1 on the test images, in per cent. The speed-up is that of the folded network over the\n"
-        "original network, interleaved, at batch 1. Commands, versions and machines are [below](#commands).",
-        _trained(runs),
-        *_frontier(found),
-        *_goals(found, benchmarks),
+        "original network, interleaved, at batch 1. Runs whose commands differ only by the seed are one experiment:\n"
+        "the table has the mean and the standard deviation. Commands, versions and machines are [below](#commands).",
+        _trained(found),
+        *_frontier(rows),
+        *_goals(rows, benchmarks),
         *_published(published),
     ]
     for name, section in SECTIONS.items():
@@ -141,8 +144,8 @@ def page(runs: Mapping[str, Note], benchmarks: Sequence[Document], published: Pu
         "RUN, DATA, WEIGHTS and LATENCY stand for paths. In a checkout, `python -m train` and `python -m fold` are\n"
         "the same as `layer-folding`.",
     ]
-    for name, note in runs.items():
-        blocks += _commands(name, note)
+    for experiment in found:
+        blocks += _commands(experiment)
     return "\n\n".join(blocks) + "\n"
 
 
@@ -151,8 +154,7 @@ def _frontier(found: Sequence[frontier.Row]) -> list[str]:
         return []
     return [
         "## Frontier of ResNet-20",
-        "The trained networks that began as ResNet-20, sorted by the way in which they became faster. Runs whose\n"
-        "commands differ only by the seed share a row, with the mean and the standard deviation over the seeds.\n"
+        "The trained networks that began as ResNet-20, sorted by the way in which they became faster.\n"
         "*Points* is the accuracy of the folded network less that of the original network. *Exact merges, planned*\n"
         "and *gates* remove activations and merge exactly. *Fits* put one smaller layer in the place of several.",
         "![accuracy lost against speed-up, by way](results/frontier.svg)",
@@ -190,33 +192,38 @@ def markdown(table: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows)
 
 
-def _trained(runs: Mapping[str, Note]) -> str:
-    rows = [["run", "network", "layers", "MACs", "merges", "epochs", *STEPS, "speed-up"]]
-    for name, note in runs.items():
-        before, after = note.cost.original, note.cost.folded
+def _trained(found: Sequence[Experiment]) -> str:
+    rows = [["experiment", "runs", "network", "layers", "MACs", "merges", "epochs", *STEPS, "speed-up"]]
+    for experiment in found:
+        notes, before = experiment.runs.values(), experiment.first.cost.original
         rows.append(
             [
-                f"[{name}](#{name})",
-                note.model,
-                f"{before.depth} => {after.depth}",
-                f"{quantity(before.macs)} => {quantity(after.macs)}",
-                str(len(note.merged)),
-                " + ".join(str(note.epochs[stage]) for stage in ("prefold", "finetune")),
-                *(_percent(note.accuracy, step) for step in STEPS),
-                _speedup(note.comparison),
+                f"[{experiment.name}](#{experiment.name})",
+                str(len(notes)),
+                experiment.first.model,
+                f"{before.depth} => {span(str(note.cost.folded.depth) for note in notes)}",
+                f"{quantity(before.macs)} => {span(quantity(note.cost.folded.macs) for note in notes)}",
+                span(str(len(note.merged)) for note in notes),
+                " + ".join(str(experiment.first.epochs[stage]) for stage in ("prefold", "finetune")),
+                *(_percent([note.accuracy for note in notes], step) for step in STEPS),
+                _speedup([note.comparison for note in notes if note.comparison]),
             ]
         )
     return markdown(rows)
 
 
-def _percent(accuracy: Mapping[str, float], step: str) -> str:
-    return f"{100 * accuracy[step]:.2f}" if step in accuracy else "-"  # fitted networks have no activations to remove
+def _percent(accuracies: Sequence[Mapping[str, float]], step: str) -> str:
+    if any(step not in accuracy for accuracy in accuracies):
+        return "-"  # fitted networks have no activations to remove
+    return spread([100 * accuracy[step] for accuracy in accuracies], 2)
 
 
-def _speedup(comparison: Comparison | None) -> str:
-    if comparison is None:
+def _speedup(comparisons: Sequence[Comparison]) -> str:
+    if not comparisons:
         return "not measured"
-    return f"{comparison.speedup:.3f}x [{comparison.ci95[0]:.3f}, {comparison.ci95[1]:.3f}]"
+    if len(comparisons) == 1:
+        return f"{comparisons[0].speedup:.3f}x [{comparisons[0].ci95[0]:.3f}, {comparisons[0].ci95[1]:.3f}]"
+    return f"{spread([comparison.speedup for comparison in comparisons], 3)}x"
 
 
 def _origin(benchmark: Document) -> str:
@@ -231,14 +238,16 @@ def _versions(versions: Mapping[str, str | None]) -> str:
     return ", ".join(f"{package} {version}" for package, version in versions.items())
 
 
-def _commands(name: str, note: Note) -> list[str]:
+def _commands(experiment: Experiment) -> list[str]:
+    note, runs = experiment.first, len(experiment.runs)
     where = "no latency was measured"
     if note.latency:
         device = note.latency.device
         where = f"latency by {note.latency.runtime} {device.runtime_version} on {device.name}"
-    commands = "\n".join(["```sh", *note.commands, "python -m fold fold RUN", "```"])
+    each = f"; {runs} runs, each with another `--seed` for the stages that train or fit" if runs > 1 else ""
+    commands = "\n".join(["```sh", *experiment.commands, "python -m fold fold RUN", "```"])
     return [
-        f"### {name}",
-        f"{_versions(note.versions)}; {where}.",
+        f"### {experiment.name}",
+        f"{_versions(note.versions)}; {where}{each}.",
         f"<!-- not run: trains for hours -->\n{commands}",
     ]

@@ -36,7 +36,10 @@ class _GatedReLU(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, alpha: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         ctx.alpha = alpha.item()
         ctx.save_for_backward(x, scale, shift)
-        return _in_two_kernels(x, alpha, scale, shift)
+        channels = (-1, *(1,) * (x.ndim - 2))
+        positive = (1 - alpha + alpha * scale).clamp(min=_TINY)
+        y = F.prelu(x, alpha * scale / positive)
+        return torch.addcmul((alpha * shift).view(channels), y, positive.view(channels), out=y)
 
     @staticmethod
     @once_differentiable

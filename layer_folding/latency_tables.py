@@ -20,7 +20,7 @@ from .latency_rows import Row, read_rows, write_rows
 from .records import NonNegative, Size
 from .segment_names import merged_span
 
-SCHEMA = 3
+SCHEMA = 4
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,10 @@ class Settings:
 class TimedSegment:
     """A segment that was timed, and the ``names`` of all segments that are the same.
 
-    ``time`` (median), ``stdev`` and the interval ``ci95`` in ms are those of the ``visits_ms`` that were believed; a
-    visit is a list of samples in ms. ``file`` is the name of its ONNX file and ``sha256`` that file's digest.
+    A visit in ``visits_ms`` is a list of samples in ms. ``whole_ms`` has the median time of the whole network beside
+    each visit; it is empty for the whole network itself. ``time`` (median), ``stdev`` and the interval ``ci95`` in ms
+    are those of the visits that were believed, scaled to a machine on which the whole network takes its own ``time``.
+    ``file`` is the name of its ONNX file and ``sha256`` that file's digest.
     ``input_shape`` includes the batch.
     """
 
@@ -69,12 +71,15 @@ class TimedSegment:
     stdev: NonNegative
     ci95: tuple[NonNegative, NonNegative]
     visits_ms: tuple[tuple[NonNegative, ...], ...]
+    whole_ms: tuple[NonNegative, ...] = ()
 
     def __post_init__(self) -> None:
         if self.error < 0:
             raise ValueError(f"ci95 is {list(self.ci95)}, not a low and a high end")
         if not self.visits_ms or not all(self.visits_ms):
             raise ValueError("visits_ms has no samples")
+        if self.whole_ms and (len(self.whole_ms) != len(self.visits_ms) or not all(self.whole_ms)):
+            raise ValueError(f"whole_ms is {list(self.whole_ms)}, not a time for each of {len(self.visits_ms)} visits")
 
     @property
     def error(self) -> float:

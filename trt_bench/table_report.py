@@ -18,7 +18,7 @@ def as_text(measurement: Measurement) -> str:
         f"+-{100 * segment.error / segment.time:.1f} % of its median; measure on a quieter machine, "
         "or with more --repeats"
         for segment in table.segments
-        if not settled(segment.visits_ms, table.settings.bound)
+        if not settled(segment, table.settings.bound)
     ]
     if measurement.waited > WAITS:
         lines.append(

@@ -3,9 +3,10 @@
 The table grows as segments are timed, and a run that finds one goes on behind what it holds.
 
 A segment is timed in the company of the whole network, so that it finds the caches as it would there
-(`timer.in_network`).
+(`timer.in_network`). The whole network is timed at each turn, too. What slows the machine down for a while slows both
+down alike, so a segment counts as a part of the whole network, in whose own time the parts become ms again.
 
-What else runs on a machine can slow a segment down by half for as long as it is timed, so evenly that no interval shows
+What else runs on a machine can still slow a segment down for as long as it is timed, so evenly that no interval shows
 it. So all segments are visited in turn, and again: a visit is believed when another, at another time, agrees with it.
 """
 
@@ -23,13 +24,13 @@ from layer_folding.command_line import labelled
 from layer_folding.errors import CheckError, InputError
 from layer_folding.latency_tables import Settings, Table, TimedSegment, read_sidecar, sidecar_of, write_table
 
-from . import device, onnx_header, segments, sysfs, timer
+from . import device, inference_times, onnx_header, segments, sysfs, timer
 from .runtimes import Loaded, Options, Runtime
 from .segments import SegmentNetwork
 
 AGREE = 0.05  # visits that are slower than the fastest by more were disturbed
 
-Visit = tuple[float, ...]  # samples in ms
+Visit = np.ndarray  # samples
 
 
 @dataclass(frozen=True)
@@ -75,24 +76,43 @@ def measure(
     stand = _Stand(segments.whole(wanted, folder), runtime, options, how)
     visits, waiting = 0, _Waiting()
     for visit, (number, segment) in itertools.product(range(how.repeats), enumerate(wanted, start=1)):
-        before = known[segment.digest].visits_ms if segment.digest in known else ()
-        if len(before) > visit or settled(before, how.bound):
+        before = known.get(segment.digest)
+        if before and (len(before.visits_ms) > visit or settled(before, how.bound)):
             continue
         label = f"visit {visit + 1}, segment {number} of {len(wanted)}, {segment.path.name}"
-        model, samples = stand.visit(segment, labelled(progress, label))
-        known[segment.digest] = _timed(segment, model.input_shape, (*before, samples))
+        model, samples, beside = stand.visit(segment, labelled(progress, label))
+        known[segment.digest] = _with_visit(before, segment, model.input_shape, samples, beside)
         ran = replace(table.settings, runtime={**table.settings.runtime, **records.as_json(model.settings)})
         table = replace(table, settings=ran, segments=tuple(known.values()))
         write_table(output, table)
         visits += 1
     stand.close()
-    found = tuple(replace(known[each.digest], file=each.path.name, names=each.names) for each in wanted)
-    table = replace(table, segments=found, complete=True, source=str(output))
+    whole = _summed_up(known[stand.whole.digest])
+    found = [replace(known[each.digest], file=each.path.name, names=each.names) for each in wanted]
+    table = replace(
+        table, segments=tuple(_summed_up(each, whole.time) for each in found), complete=True, source=str(output)
+    )
     write_table(output, table)
     return Measurement(table, visits, waiting.part())
 
 
-def believed(visits: Sequence[Visit]) -> Sequence[Visit]:
+def comparable(segment: TimedSegment) -> list[Visit]:
+    """The visits to ``segment`` as parts of the whole network; those to the whole network in ms."""
+    if not segment.whole_ms:
+        return [np.array(samples) for samples in segment.visits_ms]
+    return [np.array(samples) / beside for samples, beside in zip(segment.visits_ms, segment.whole_ms, strict=True)]
+
+
+def settled(segment: TimedSegment, bound: float) -> bool:
+    """Whether two visits agree, and half the 95 % interval is less than ``bound`` of the median."""
+    visits = comparable(segment)
+    if len(visits) < 2:
+        return False
+    median, low, high = stats.median_interval(np.concatenate(_believed(visits)))
+    return (high - low) / 2 < bound * median
+
+
+def _believed(visits: Sequence[Visit]) -> Sequence[Visit]:
     """Of the visits to a segment those that agree with the fastest; all, where no other does."""
     medians = [float(np.median(samples)) for samples in visits]
     limit = (1 + AGREE) * min(medians)
@@ -100,29 +120,56 @@ def believed(visits: Sequence[Visit]) -> Sequence[Visit]:
     return agreeing if len(agreeing) > 1 else visits
 
 
-def settled(visits: Sequence[Visit], bound: float) -> bool:
-    """Whether two visits agree, and half the 95 % interval is less than ``bound`` of the median."""
-    if len(visits) < 2:
-        return False
-    median, low, high = stats.median_interval(np.concatenate(believed(visits)))
-    return (high - low) / 2 < bound * median
+def _with_visit(
+    before: TimedSegment | None,
+    segment: SegmentNetwork,
+    input_shape: tuple[int, ...],
+    samples: tuple[float, ...],
+    beside: float | None,
+) -> TimedSegment:
+    """``segment`` with the ``samples`` of one more visit, and the time of the whole network ``beside`` it; in ms, not
+    yet scaled to the time of the whole network."""
+    middle = float(np.median(samples))
+    begun = before or TimedSegment(
+        segment.names, segment.path.name, segment.digest, input_shape, middle, 0.0, (middle, middle), (samples,)
+    )
+    visits = (*before.visits_ms, samples) if before else (samples,)
+    return replace(begun, visits_ms=visits, whole_ms=(*begun.whole_ms, beside) if beside else ())
+
+
+def _summed_up(segment: TimedSegment, whole: float = 1.0) -> TimedSegment:
+    """``segment`` with the time that its visits tell, where the ``whole`` network takes so many ms."""
+    scale = whole if segment.whole_ms else 1.0
+    samples = scale * np.concatenate(_believed(comparable(segment)))
+    median, low, high = stats.median_interval(samples)
+    return replace(segment, time=median, stdev=float(np.std(samples)), ci95=(low, high))
 
 
 class _Stand:
     """Times segments, each in the company of the whole network, which is loaded when it is first needed."""
 
     def __init__(self, whole: SegmentNetwork, runtime: Runtime, options: Options, how: How):
-        self._whole, self._runtime, self._options, self._how = whole, runtime, options, how
+        self.whole, self._runtime, self._options, self._how = whole, runtime, options, how
 
-    def visit(self, segment: SegmentNetwork, progress: Callable[[str], None]) -> tuple[Loaded, Visit]:
-        """Time ``segment``: the network, closed again, and its samples in ms. Raises InputError and CheckError."""
+    def visit(
+        self, segment: SegmentNetwork, progress: Callable[[str], None]
+    ) -> tuple[Loaded, tuple[float, ...], float | None]:
+        """Time ``segment``: the network, closed again, its samples in ms, and the median time of the whole network
+        beside it, None where that is the segment. Raises InputError and CheckError."""
         progress("loading")
         model = self._load(segment)
-        alone = segment == self._whole
-        repeat = model.repeat if alone else timer.in_network(model.repeat, self._company.repeat)
+        alone = segment == self.whole
+        beside: list[np.ndarray] = []
+
+        def whole(count: int) -> np.ndarray:
+            trace = self._company.repeat(count)
+            beside.append(inference_times.latency(trace))
+            return trace
+
+        repeat = model.repeat if alone else timer.in_network(model.repeat, whole)
         timing = timer.measure([repeat], self._how.seconds, progress=progress, untimed=0)
         model.close()  # a board cannot hold the buffers of all segments
-        return model, tuple(timing.samples_ms[0])
+        return model, tuple(timing.samples_ms[0]), None if alone else float(np.median(np.concatenate(beside)))
 
     def close(self) -> None:
         """Give back the memory of the whole network, if it was loaded."""
@@ -131,7 +178,7 @@ class _Stand:
 
     @cached_property
     def _company(self) -> Loaded:
-        return self._load(self._whole)
+        return self._load(self.whole)
 
     def _load(self, segment: SegmentNetwork) -> Loaded:
         """A segment with random input. Raises CheckError where it computes NaN or infinities from that."""
@@ -159,21 +206,6 @@ def _waited_s() -> float:
     """How long this process has waited for a core; 0 where the system does not tell."""
     counters = (sysfs.text(Path("/proc/self/schedstat")) or "").split()
     return 1e-9 * int(counters[1]) if len(counters) == 3 else 0.0
-
-
-def _timed(segment: SegmentNetwork, input_shape: tuple[int, ...], visits: tuple[Visit, ...]) -> TimedSegment:
-    samples = np.concatenate(believed(visits))
-    median, low, high = stats.median_interval(samples)
-    return TimedSegment(
-        names=segment.names,
-        file=segment.path.name,
-        sha256=segment.digest,
-        input_shape=tuple(input_shape),
-        time=median,
-        stdev=float(np.std(samples)),
-        ci95=(low, high),
-        visits_ms=visits,
-    )
 
 
 def _empty(

@@ -1,5 +1,6 @@
 import json
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,7 @@ def run(tmp_path, monkeypatch):
 def test_a_run_is_noted_with_the_commands_that_made_it(run, tmp_path):
     main([str(run)])
     page = (tmp_path / "docs" / "results.md").read_text()
-    row = "| [five](#five) | resnet20 | 20 => 19 | 40.6 M => 40.6 M | 1 | 3 + 7 | 88.00 | 87.00 | 86.00 | 85.00 | 84.00 | 83.00"  # noqa: E501
+    row = "| [five](#five) | 1 | resnet20 | 20 => 19 | 40.6 M => 40.6 M | 1 | 3 + 7 | 88.00 | 87.00 | 86.00 | 85.00 | 84.00 | 83.00"  # noqa: E501
     assert f"{row} | not measured |" in page
     assert "python -m train pretrain --run RUN --model resnet20 --data DATA --weights WEIGHTS --epochs 0" in page
     assert "python -m train prefold --run RUN --lambda 0.5 --remove layer1.0.relu,layer1.1.relu --epochs 3" in page
@@ -71,6 +72,22 @@ def test_a_command_is_noted_without_the_folders_of_this_machine(tmp_path):
     document.write(tmp_path / "a.json", "benchmarks.fitting", given, [["blocks"], ["one"]])
     command = document.read(tmp_path / "a.json").command.removeprefix("python -m benchmarks.fitting ")
     assert command == "--weights resnet20.pt --data=cifar10 --cases layer1.0 --images=images -o a.json"
+
+
+def test_runs_that_differ_by_the_seed_alone_share_a_row_and_their_commands(run, tmp_path):
+    runs = []
+    for seed, accuracy in ((0, 0.84), (1, 0.86)):
+        runs.append(run.with_name(f"five-seed{seed}"))
+        shutil.copytree(run, runs[-1])
+        config, folded = (json.loads((run / name).read_text()) for name in ("config.json", "fold.json"))
+        config["stages"]["finetune"]["settings"]["seed"] = seed
+        folded["accuracy"]["folded"] = accuracy
+        for name, content in (("config.json", config), ("fold.json", folded)):
+            (runs[-1] / name).write_text(json.dumps(content))
+    main([str(each) for each in runs])
+    page = (tmp_path / "docs" / "results.md").read_text()
+    assert "| [five](#five) | 2 | resnet20 |" in page and "| 85.00 +- 1.41 | not measured |" in page
+    assert page.count("### five") == 1 and "--seed 1" not in page
 
 
 @pytest.mark.parametrize("path", sorted(DOCUMENTS.glob("*.json")), ids=lambda path: path.stem)

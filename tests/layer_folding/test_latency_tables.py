@@ -57,10 +57,14 @@ def test_a_table_that_is_not_complete_has_no_csv_and_goes_on(tmp_path):
         (lambda d: d["segments"][1].update(time=-1), r"segments\[1\].time is -1"),
         (lambda d: d["segments"][1].update(ci95=[2, 1]), r"segments\[1\]: ci95 is \[2.0, 1.0\]"),
         (lambda d: d["segments"][1].update(visits_ms=[[]]), r"segments\[1\]: visits_ms has no samples"),
+        (
+            lambda d: d["segments"][1].update(whole_ms=[0, 1, 2]),
+            r"segments\[1\]: whole_ms is \[0.0, 1.0, 2.0\]",
+        ),
         (lambda d: d["segments"][1].update(names="1,2"), r"segments\[1\].names is '1,2', not a list"),
         (lambda d: d["segments"][1].update(input_shape=[1, 0]), r"segments\[1\].input_shape\[1\] is 0"),
         (lambda d: d["segments"][2].update(time=9), "row 0,2 is not that of"),
-        (lambda d: d.update(schema=1), "is of schema 1, and this version reads schema 3"),
+        (lambda d: d.update(schema=1), "is of schema 1, and this version reads schema 4"),
     ],
 )
 def test_damaged_tables_are_one_line(path, change, message):

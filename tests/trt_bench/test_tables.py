@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from layer_folding import stats
 from layer_folding.bench_results import NetworkRecord
-from layer_folding.trt_bench import device, onnx_header, timer
+from layer_folding.trt_bench import device, inference_times, onnx_header, timer
 from layer_folding.trt_bench.runtimes import onnxruntime
 from tests.trt_bench.conftest import save, save_convs
 
@@ -95,7 +94,10 @@ def test_rows_are_segments_in_the_order_of_the_layers(run, segments, tmp_path, l
         ("seg_3.onnx", ["layer1.0.conv1"]),
     ]
     first = sidecar["segments"][1]
-    assert first["time"] == stats.median_interval(np.concatenate(first["visits_ms"]))[0]
+    whole_ms = sidecar["segments"][0]["time"]
+    parts = [np.array(visit) / beside for visit, beside in zip(first["visits_ms"], first["whole_ms"], strict=True)]
+    low, high = min(map(np.min, parts)), max(map(np.max, parts))
+    assert low <= first["time"] / whole_ms <= high
     assert first["ci95"][0] <= first["time"] <= first["ci95"][1]
 
 
@@ -213,6 +215,31 @@ def test_a_visit_is_believed_when_another_agrees(run, segments, tmp_path, monkey
     (row,) = json.loads(output.with_suffix(".json").read_text())["segments"]
     assert (row["time"], len(row["visits_ms"])) == (pytest.approx(time), visits)
     assert row["ci95"][1] < 2.1
+
+
+def test_a_machine_that_is_slow_for_whole_visits_gives_the_same_table(run, segments, tmp_path, monkeypatch):
+    """Segments are parts of the whole network, which is timed beside them."""
+    costs = {"whole.onnx": 0.5, "seg_0.onnx": 0.125, "seg_1.onnx": 0.25, "seg_3.onnx": 0.1}  # ms
+    visits = []
+    load = onnxruntime.load
+
+    def slower_each_time(path, *arguments):
+        model = load(path, *arguments)
+        visits.append(path.name)
+
+        def repeat(count):
+            slowness = 1 if visits[-1] == "whole.onnx" else len(visits)
+            stamps = 1e6 * slowness * costs[path.name] * np.arange(count + 1)
+            return inference_times.of_host(stamps.tolist())
+
+        monkeypatch.setattr(model, "repeat", repeat, raising=False)
+        return model
+
+    monkeypatch.setattr(onnxruntime, "load", slower_each_time)
+    output = tmp_path / "latency.csv"
+    assert run("table", segments, "-o", output, *QUICK)[0] == 0
+    found = json.loads(output.with_suffix(".json").read_text())["segments"]
+    assert {row["file"]: row["time"] for row in found} == pytest.approx(costs)
 
 
 def test_visits_that_never_agree_leave_a_wide_interval_and_a_warning(run, segments, tmp_path, monkeypatch):
