@@ -1,5 +1,6 @@
 """From what prefold leaves to the network that fine-tuning trains: activations removed, and padding hoisted."""
 
+import copy
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,9 @@ from layer_folding.epoch_records import Epoch
 from layer_folding.errors import NothingToFold
 from layer_folding.evalset import read_evalset
 from layer_folding.fold import checkpoints
-from layer_folding.fold.batch_norms import take_statistics
+from layer_folding.fold.batch_norms import BATCH, take_statistics
+from layer_folding.fold.fitting.divergences import tensors_of
+from layer_folding.fold.fitting.tuning import Outputs, divergence_of
 from layer_folding.fold.gating import gates, harden
 from layer_folding.fold.graph.tracing import trace
 from layer_folding.fold.regions.padding import Hoisted, hoist_padding
@@ -57,18 +60,36 @@ def hardened(
         return Hardened(checkpoints.rebuild(parent, recipe, weights, trust))
     gated, hoisted = _gated(recipe, trust)
     checkpoints.fill(gated, weights, parent)
+    images = torch.from_numpy(read_evalset(run / "calib.npz").inputs())
+    trained = _outputs(gated.eval(), images)
     choice = _choice(gated, recipe, settings, run)
     hard = harden(gated, threshold=1.0 if recipe.planned else settings.threshold)
     removed, moved = FINETUNE.steps
-    images = torch.from_numpy(read_evalset(run / "calib.npz").inputs())
-    if not recipe.planned:  # a plan's network is hardened already, and has been trained so
-        take_statistics(hard, images)
+    hard = _closest(hard, trained)
     accuracy = {removed: loop.accuracy(hard, dataset)}
     hard, more = hoist_padding(hard, example_of(recipe))
-    if more:
-        take_statistics(hard, images)
+    hard = _closest(hard, trained)
     accuracy[moved] = loop.accuracy(hard, dataset)
     return Hardened(hard, choice.removed, choice.kept, [*hoisted, *more], accuracy)
+
+
+@torch.no_grad()
+def _outputs(model: nn.Module, images: Tensor) -> Outputs:
+    """What ``model``, in eval mode, gives for ``images``."""
+    parts = [tensors_of(model(batch)) for batch in images.split(BATCH)]
+    return Outputs(images, tuple(map(torch.cat, zip(*parts, strict=True))))
+
+
+def _closest(model: nn.Module, trained: Outputs) -> nn.Module:
+    """``model``, or a copy with BatchNorm statistics of these images, whichever is closer to what it was ``trained`` to
+    give.
+
+    New statistics save a network whose values have changed. They harm a network whose values are as they were: training
+    took its own statistics from images that were cropped and mirrored.
+    """
+    anew = copy.deepcopy(model)
+    take_statistics(anew, trained.images)
+    return min((model.eval(), anew), key=lambda network: divergence_of(network, trained, BATCH).mean)
 
 
 def _gated(recipe: Recipe, trust: str | None) -> tuple[nn.Module, list[Hoisted]]:
