@@ -9,12 +9,14 @@ from torch import Tensor, nn
 from benchmarks.measure import Progress, Row, interleave
 from layer_folding.fold import depth_penalty, gates, linearize
 from layer_folding.fold.models import build
+from layer_folding.train import memory
 
 ROUNDS = 15
 
 
 def run(progress: Progress) -> list[Row]:
-    """Batches of 64 and 128, stored channels last as `train.loop` does."""
+    """Batches of 64 and 128, stored channels last and with memory kept, as `train.loop` does."""
+    memory.keep_freed()
     return [step_times(batch, ROUNDS, progress) for batch in (64, 128)]
 
 
