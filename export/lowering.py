@@ -98,7 +98,9 @@ def _trace(model: nn.Module, example: torch.Tensor, dimensions: dict) -> tuple[t
     # Not left to torch.onnx.export, which would silently fall back on fixed sizes.
     try:
         with _quiet(), torch.no_grad():
-            names = return_flat(model, example)
+            # of one image where the batch is dynamic, so that a network that remembers the last shape, as those of
+            # ultralytics do, does not find that again: it would be taken for the only one
+            names = return_flat(model, example[:1] if 0 in dimensions else example)
             return torch.export.export(model, (example,), dynamic_shapes=(dimensions,), strict=False), names
     except InputError:
         raise

@@ -1,6 +1,7 @@
 import logging
 import warnings
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -110,6 +111,25 @@ def test_what_cannot_be_exported_is_one_line(model, message, capfd):
 
 
 @pytest.mark.slow
+class Remembering(nn.Module):
+    """Asks whether the shape is that of the last call, as the heads of ultralytics do."""
+
+    shape: torch.Size | None = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.shape != x.shape:
+            self.shape = x.shape
+        return 2 * x
+
+
+@pytest.mark.parametrize("images", [0, 1, 2])
+def test_a_network_that_remembers_the_last_shape_takes_any_batch(images):
+    model = Remembering()
+    if images:
+        model(torch.randn(images, 3, 4, 4))
+    assert check(model, lower(model, torch.randn(2, 3, 4, 4)), np.random.rand(3, 3, 4, 4).astype(np.float32)) < 1e-5
+
+
 def test_warnings_of_the_model_pass():
     class Warns(nn.Module):
         def forward(self, x):
