@@ -19,7 +19,7 @@ from .fitting.network_fit import fit
 from .plan.bounded import fastest_within
 from .plan.candidates import candidates, merges_of
 from .plan.dynamic_program import Frontier, Gain, frontier
-from .plan.measured_loss import NATS, POINTS, loss_of
+from .plan.measured_loss import loss_of
 from .plan.offers import Offer, offers, require_rows, weighed
 from .plan.one_shot import carried_out, spread
 from .regions.costs import MAX_GROWTH
@@ -72,6 +72,7 @@ def plan(
             say which plans cannot be carried out, and why.
         held_out: for ``max_loss``: other images like ``images``, with their labels `[N]`; the loss is in points of
             accuracy, hundredths of these images. Or images alone: it is the mean of KL(original || fitted), in nats.
+            For outputs that are no scores of classes, as of a detector, it is their squared error over their variance.
         progress: called with a phrase that says what is being done.
 
     Raises:
@@ -121,7 +122,7 @@ def _bounded(
         point = points[number]
         show = labelled(progress, f"plan of {point.latency_ms:.4g} ms")
         try:
-            found = loss(fit(model, images, replace(planned, merges=best.merges(number)), progress=show).model)
+            found = loss.of(fit(model, images, replace(planned, merges=best.merges(number)), progress=show).model)
         except (InputError, CheckError) as error:
             failures.append(_failure(point, error))
             return False
@@ -131,7 +132,7 @@ def _bounded(
     number = fastest_within([point.latency_ms for point in points], is_within)
     progress("")
     found = points[number].loss or Loss(0.0, 0.0)  # the original network
-    bound = LossBound(most, NATS if labels is None else POINTS, found, len(shown), len(images))
+    bound = LossBound(most, loss.unit, found, len(shown), len(images))
     merges = best.merges(number)
     return replace(planned, merges=merges, frontier=tuple(points), notes=tuple(failures), max_loss=bound)
 

@@ -108,9 +108,9 @@ def _imitates(folded: nn.Module, run: Path, evalset: EvalSet, trust: str | None)
 
     Raises CheckError where an output is NaN or infinite.
     """
-    original, _ = checkpoints.load(run / PRETRAIN.file, trust)
+    teacher, _ = checkpoints.load(run / PRETRAIN.file, trust)
     seen = read_evalset(run / "calib.npz")
-    imitation = imitation_of(original, torch.from_numpy(seen.batch(0, min(SAMPLE, len(seen.images)))))
+    imitation = imitation_of(teacher, torch.from_numpy(seen.batch(0, min(SAMPLE, len(seen.images)))))
     return imitation.accuracy(folded, map(torch.from_numpy, evalset.batches(imitation.batch)))
 
 

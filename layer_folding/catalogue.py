@@ -38,7 +38,7 @@ GROUPS = (
             "finetune": "remove the activations whose gates are open, and train again",
             "sweep": "run all stages at several lambdas or speed-ups: accuracy against depth, or against latency",
             "probe": "measure by short trainings what a network loses without each set of activations",
-            "evaluate": "measure the accuracy of checkpoints",
+            "evaluate": "measure the accuracy of checkpoints, or their agreement with the original network",
         },
     ),
     Group(

@@ -120,9 +120,8 @@ def _finetune(given: argparse.Namespace) -> None:
 
 def _evaluate(given: argparse.Namespace) -> None:
     dataset = inputs.dataset(options.settings(DataSettings, given))
-    for path in given.checkpoints:
-        found = evaluate(path, dataset, given.trust)
-        print(f"{path}: {100 * found.accuracy:.2f} % of {found.images} images", flush=True)
+    for found in evaluate(given.checkpoints, dataset, given.trust):
+        print(f"{found.path}: {found.meaning}: {100 * found.accuracy:.2f} % on {found.images} images", flush=True)
 
 
 def _probe(given: argparse.Namespace) -> None:
@@ -242,7 +241,8 @@ COMMANDS = (
     ),
     Command(
         name="evaluate",
-        description="Print the accuracy of checkpoints.",
+        description="Print the accuracy of checkpoints on the test images. For images without labels, print how much "
+        "each checkpoint agrees with the original network of its run folder.",
         example="layer-folding evaluate runs/cars/original.safetensors --data cars/",
         add_options=options.evaluate,
         function=_evaluate,

@@ -59,7 +59,7 @@ class Dataset:
     are images of the same class.
 
     Without ``classes``, the labels of the splits mean nothing. Then ``imitated`` has the outputs that a network is to
-    give; None until `train.labelling` has seen the original network.
+    give; None until `train.labelling` has seen the original network. ``meaning`` is what accuracy is, as a phrase.
     """
 
     name: str
@@ -70,6 +70,7 @@ class Dataset:
     std: tuple[float, ...]
     flip: bool
     imitated: Imitation | None = None
+    meaning: str = "accuracy"
 
     @property
     def shape(self) -> tuple[int, ...]:

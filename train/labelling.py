@@ -39,19 +39,17 @@ def labelled(dataset: data.Dataset, model: nn.Module) -> data.Dataset:
     with torch.no_grad():
         scores = model(images[:1])
     if isinstance(scores, Tensor) and scores.is_floating_point() and scores.ndim == 2 and scores.shape[1] > 1:
-        found = _with_classes(dataset, model, scores.shape[1])
-        meaning = "agreement with the original network"
+        found = replace(_with_classes(dataset, model, scores.shape[1]), meaning="agreement with the original network")
     else:
         try:
             imitated = imitation_of(model, images)
         except InputError as error:
             raise InputError(f"data {dataset.name}: its images have no labels, and {error}") from error
-        found = replace(dataset, imitated=imitated)
-        meaning = imitated.meaning
+        found = replace(dataset, imitated=imitated, meaning=imitated.meaning)
     model.cpu()
     print(
         f"data {dataset.name}: {len(found.train.labels)} images without labels to train on, {len(found.test.labels)} "
-        f"to test; accuracy is {meaning}",
+        f"to test; accuracy is {found.meaning}",
         file=sys.stderr,
     )
     return found

@@ -4,40 +4,51 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from layer_folding.errors import CheckError, InputError
 from layer_folding.plans import Loss
 
 from ..batch_norms import BATCH
-from ..fitting.divergences import measure_of
+from ..fitting.divergences import tensors_of
+from ..fitting.imitation import SAMPLE, Imitation, imitation_of
 from ..graph.preparing import private_copy
 
-POINTS, NATS = "points of accuracy", "nats of KL divergence"
+POINTS, NATS, VARIANCES = "points of accuracy", "nats of KL divergence", "variances of the outputs"
 _Z = 1.96  # of a 95 % interval
 
 
-def loss_of(original: nn.Module, images: Tensor, labels: Tensor | None) -> Callable[[nn.Module], Loss]:
-    """A function that says what a network loses against ``original`` on ``images``, `[N, C, *spatial]`, normalised.
+@dataclass(frozen=True)
+class LossMeasure:
+    """What a network loses is ``of(network)``, in ``unit``."""
+
+    unit: str
+    of: Callable[[nn.Module], Loss]
+
+
+def loss_of(original: nn.Module, images: Tensor, labels: Tensor | None) -> LossMeasure:
+    """What networks lose against ``original`` on ``images``, `[N, C, *spatial]`, normalised.
 
     With ``labels``, `[N]`, the loss is the accuracy of ``original`` minus that of the network, in points: hundredths of
     the images. Both networks see the same images, so the error of the loss is that of the pairs, which is far smaller
-    than those of the two accuracies. Without labels it is the mean of KL(original || network), in nats.
+    than those of the two accuracies. Without labels it is the mean of KL(original || network), in nats, and for outputs
+    that are no scores of classes their squared error over their variance.
 
-    Raises InputError where labels and images are not as many, and for outputs that are no scores of classes; the
-    function raises CheckError for a loss that is no number.
+    Raises InputError where labels and images are not as many, for labels of a network that gives no class for an image,
+    and for outputs that cannot be compared; ``of`` raises CheckError for a loss that is no number.
     """
-    if labels is not None and len(labels) != len(images):
-        raise InputError(f"held_out: {len(images)} images with {len(labels)} labels; give one for each")
-    expected = _outputs(private_copy(original, share_weights=True), images)
+    original = private_copy(original, share_weights=True)
     if labels is None:
-        _require_scores(expected)
-        return lambda network: _divergence(expected, _outputs(network, images))
-    right = _right(expected, labels)
-    return lambda network: _points(right, _right(_outputs(network, images), labels))
+        imitation = imitation_of(original, images[:SAMPLE])
+        unit = NATS if imitation.measure.scales is None else VARIANCES
+        return LossMeasure(unit, lambda network: _divergence(imitation, network.eval(), images))
+    if len(labels) != len(images):
+        raise InputError(f"held_out: {len(images)} images with {len(labels)} labels; give one for each")
+    right = _right(original, images, labels)
+    return LossMeasure(POINTS, lambda network: _points(right, _right(network.eval(), images, labels)))
 
 
 def _points(before: Tensor, after: Tensor) -> Loss:
@@ -49,38 +60,32 @@ def _points(before: Tensor, after: Tensor) -> Loss:
     return Loss(100 * (lost - won) / count, 100 * _Z * spread)
 
 
-def _divergence(expected: Tensor, actual: Tensor) -> Loss:
-    wanted, given = expected.double().log_softmax(1), actual.double().log_softmax(1)
-    divergences = F.kl_div(given, wanted, log_target=True, reduction="none").sum(1).reshape(len(actual), -1).mean(1)
+@torch.no_grad()
+def _divergence(imitation: Imitation, network: nn.Module, images: Tensor) -> Loss:
+    """The original network runs again each time, because its outputs for all images may not fit in memory."""
+    found = []
+    for x in images.split(imitation.batch):
+        outputs = ([y.double().split(1) for y in tensors_of(model(x))] for model in (imitation.original, network))
+        expected, given = (zip(*tensors, strict=True) for tensors in outputs)  # image by image
+        found += [imitation.measure.mean(a, b) for a, b in zip(expected, given, strict=True)]
+    divergences = torch.stack(found)
     mean = divergences.mean().item()
     if not math.isfinite(mean):
         raise CheckError(f"the divergence of the network's outputs on the images held out is {mean}")
     return Loss(mean, _Z * divergences.std(unbiased=False).item() / math.sqrt(len(divergences)))
 
 
-def _require_scores(outputs: Tensor) -> None:
-    """Raise InputError where ``outputs`` of a network are not compared by their classes."""
-    if measure_of([outputs]).scales is not None:
-        raise InputError(
-            f"held_out: the network gives {list(outputs.shape)}, which are no scores of classes, so its loss is not in "
-            "nats; plan by a speed-up or a budget, from the importance of each fit"
-        )
-
-
-def _right(outputs: Tensor, labels: Tensor) -> Tensor:
-    """Which images are put in their class; ``outputs`` that are no number are wrong."""
-    if outputs.ndim != 2:
-        raise InputError(f"held_out: labels are for a network that gives [N, classes], not {list(outputs.shape)}")
-    return (outputs.argmax(1) == labels) & outputs.isfinite().all(1)
-
-
 @torch.no_grad()
-def _outputs(network: nn.Module, images: Tensor) -> Tensor:
-    network.eval()
-    found = [network(batch) for batch in images.split(BATCH)]
-    if not isinstance(found[0], Tensor):
-        raise InputError(
-            f"the network gives a {type(found[0]).__name__}, and the loss of a whole plan is measured on one tensor; "
-            "plan by a speed-up or a budget, from the importance of each fit"
-        )
+def _right(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """Which images ``network`` puts in their class; outputs that are no number are wrong."""
+    found = []
+    for x, classes in zip(images.split(BATCH), labels.split(BATCH), strict=True):
+        scores = network(x)
+        if not isinstance(scores, Tensor) or scores.ndim != 2:
+            given = list(scores.shape) if isinstance(scores, Tensor) else f"a {type(scores).__name__}"
+            raise InputError(
+                f"held_out: labels are for a network that gives [N, classes], not {given}; give the images alone "
+                "(--unlabelled)"
+            )
+        found.append((scores.argmax(1) == classes) & scores.isfinite().all(1))
     return torch.cat(found)

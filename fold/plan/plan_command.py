@@ -68,7 +68,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--unlabelled", action="store_true",
-        help="use no labels: --max-loss is a divergence of the outputs, in nats",
+        help="use no labels: --max-loss is a divergence of the outputs, in nats, or in their variances for no classes",
     )  # fmt: skip
     parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="folder to write to (default: the run folder)")
 
@@ -135,7 +135,9 @@ def _held_out(
     data = _read(run, path, model, shape)
     if options.unlabelled:
         return _inputs(data)
-    labels = data.known_labels(path, "give --unlabelled, for a bound in nats, or another limit than --max-loss")
+    labels = data.known_labels(
+        path, "give --unlabelled, for a bound of the divergence, or another limit than --max-loss"
+    )
     return _inputs(data), torch.from_numpy(labels)
 
 

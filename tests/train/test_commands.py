@@ -95,7 +95,7 @@ def test_from_gates_to_a_folded_network(copied, images, capsys):
     stages = [copied / f"{name}.safetensors" for name in ("original", "hardened", "folded")]
     assert call("evaluate", *stages, "--data", images) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[2].endswith(f"{100 * report['accuracy']['folded']:.2f} % of 16 images") and len(lines) == 3
+    assert lines[2].endswith(f": accuracy: {100 * report['accuracy']['folded']:.2f} % on 16 images") and len(lines) == 3
     assert next(model.parameters()).dtype == torch.float32
 
 

@@ -93,6 +93,27 @@ def test_the_original_network_agrees_with_itself(begin, capsys, name, meaning):
     assert "4 of 3 x 16 x 16, 8 bits" in (shown := capsys.readouterr().out) and "no labels" in shown
 
 
+@pytest.mark.parametrize(
+    ("name", "meaning"),
+    [
+        ("segmenter", "the share of pixels with the same class"),
+        ("Detector", "the share of the variance of the original network's outputs that is reproduced"),
+    ],
+)
+def test_evaluate_gives_the_figure_that_the_stages_record(begin, photos, capsys, name, meaning):
+    folder, trust = begin(name), ("--trust", spec(name))
+    block = "0.2" if name == "segmenter" else "features.0.2"
+    assert layer_folding("fit", folder, "--choose", f"{block}=3", "--force", *trust) == 0, capsys.readouterr().err
+    assert layer_folding("finetune", "--run", folder, "--epochs", 0, *trust) == 0, capsys.readouterr().err
+    capsys.readouterr()
+    files = [folder / f"{stage}.safetensors" for stage in ("original", "hardened")]
+    assert layer_folding("evaluate", *files, "--data", photos, "--size", SIZE, *trust) == 0
+    lines = capsys.readouterr().out.splitlines()
+    figures = (100.0, 100 * accuracy(files[1]))
+    assert [line.rpartition(meaning)[2] for line in lines] == [f": {x:.2f} % on 4 images" for x in figures]
+    assert figures[1] < 100
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_gates_open_and_all_stages_go_without_labels(begin, capsys, name):
@@ -107,7 +128,7 @@ def test_gates_open_and_all_stages_go_without_labels(begin, capsys, name):
     recipe = checkpoints.read(folder / "hardened.safetensors")[0]
     assert recipe.removed and recipe.accuracy.keys() == {"original", "prefold", "removed", "hoisted", "hardened"}
     assert all(0 <= value <= 1 for value in recipe.accuracy.values())
-    assert recipe.accuracy["hardened"] > max(0.3, recipe.accuracy["hoisted"])
+    assert recipe.accuracy["hardened"] > max(0.3, 0.9 * recipe.accuracy["hoisted"])
     assert layer_folding("fold", folder, *trust) == 0
     assert "the same class for" not in capsys.readouterr().out
     assert accuracy(folder / "folded.safetensors") == pytest.approx(recipe.accuracy["hardened"], abs=1e-3)

@@ -66,19 +66,37 @@ def test_all_stages_go_without_labels(photos, weights, tmp_path, capsys, begin):
     assert accuracy["original"] == 1.0 and set(accuracy) >= {"prefold", "hardened", "folded"}
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (("pretrain", "--run", "run", "--model", "resnet20", "--data"), "has no labels to train a network by; give"),
-        (("evaluate", "original.safetensors", "--data"), "has no labels; lay it out as train/CLASS"),
-    ],
-)
-def test_what_needs_labels_says_so(photos, tmp_path, monkeypatch, capsys, words, said):
+def test_a_network_without_weights_needs_labels(photos, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert layer_folding(*words, photos) == 2
+    assert layer_folding("pretrain", "--run", "run", "--model", "resnet20", "--data", photos) == 2
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last.startswith("error: data ") and said in last
+    assert last.startswith("error: data ") and "has no labels to train a network by; give" in last
     assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_checkpoints_are_compared_with_the_original_network_of_their_run(photos, weights, tmp_path, capsys):
+    folder = begun(tmp_path / "run", photos, weights)
+    model, recipe = checkpoints.load(folder / "original.safetensors")
+    next(layer for layer in reversed(list(model.modules())) if isinstance(layer, torch.nn.Linear)).weight.data.neg_()
+    checkpoints.save(folder / "other.safetensors", model, recipe)
+    capsys.readouterr()
+    files = [folder / f"{name}.safetensors" for name in ("original", "other")]
+    assert layer_folding("evaluate", *files, "--data", photos, "--size", 16) == 0
+    said = capsys.readouterr()
+    original, other = said.out.splitlines()
+    assert original == f"{files[0]}: agreement with the original network: 100.00 % on 12 images"
+    assert float(other.rpartition(": ")[2].split(" %")[0]) < 100
+    assert said.err.count("images without labels") == 1  # one original network, asked once
+
+
+def test_a_checkpoint_without_its_original_network_is_not_compared(photos, weights, tmp_path, capsys):
+    folder = begun(tmp_path / "run", photos, weights)
+    (folder / "original.safetensors").rename(folder / "alone.safetensors")
+    capsys.readouterr()
+    assert layer_folding("evaluate", folder / "alone.safetensors", "--data", photos, "--size", 16) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith(f"error: {folder / 'original.safetensors'}: no such file; ")
+    assert "give checkpoints in their run folder, or images with labels" in last
 
 
 def test_another_weight_of_the_teacher_is_kept(photos, weights, tmp_path):

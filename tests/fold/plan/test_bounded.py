@@ -11,7 +11,7 @@ import layer_folding as lf
 from layer_folding.fit_choices import Choice
 from layer_folding.fold.plan.bounded import NEIGHBOURS, fastest_within
 from layer_folding.fold.plan.candidates import candidates
-from layer_folding.fold.plan.measured_loss import NATS, POINTS, loss_of
+from layer_folding.fold.plan.measured_loss import NATS, POINTS, VARIANCES, loss_of
 from layer_folding.fold.plan.presenting import as_text, draw
 from layer_folding.plans import write_plan
 from tests.fold.plan.latency_tables import table_of
@@ -71,6 +71,48 @@ def test_the_plan_is_the_fastest_whose_measured_loss_is_within_the_bound(model, 
 def test_without_labels_the_loss_is_a_divergence(model, images, held_out):
     plan = planned(model, max_loss=1e9, images=images, held_out=held_out[0])
     assert plan.max_loss.unit == NATS and plan.max_loss.loss.value > 0
+
+
+class Heads(nn.Module):
+    """The outputs of a detector: boxes and scores in a dictionary, behind two blocks."""
+
+    def __init__(self, body: nn.Sequential) -> None:
+        super().__init__()
+        self.body = body
+        self.boxes, self.scores = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 2, 1)
+
+    def forward(self, x):
+        x = self.body(x)
+        return {"boxes": self.boxes(x), "more": [self.scores(x).flatten(2)]}
+
+
+def test_a_detector_has_plans_within_a_share_of_the_variance_of_its_outputs(model, images, held_out):
+    torch.manual_seed(0)
+    detector = Heads(model[:7]).eval()
+    fits = {Choice(tuple(f"body.{name}" for name in choice.activations), choice.shape) for choice in FITS}
+    table = table_of(candidates(detector, EXAMPLE), {}, dict.fromkeys(fits, 0.4))
+    importance = lf.Importance({}, "points", fits=dict.fromkeys(fits, 1.0))
+    given = {"importance": importance, "images": images, "held_out": held_out[0]}
+    loose = lf.plan(detector, EXAMPLE, table, max_loss=100.0, **given)
+    assert len(loose.fits) == 2 and loose.max_loss.unit == VARIANCES
+    fitted = lf.fit(detector, images, loose).model.eval()
+    assert loose.max_loss.loss == loss_of(detector, held_out[0], None).of(fitted)
+    assert 0 < loose.max_loss.loss.value < 1 and f"at most 100 {VARIANCES}" in as_text(loose)
+    assert lf.plan(detector, EXAMPLE, table, max_loss=0.0, **given).merges == ()
+
+
+def test_a_constant_network_loses_one_variance():
+    detector, images = nn.Conv2d(3, 2, 1), torch.randn(64, 3, 8, 8, generator=torch.Generator().manual_seed(3))
+    network = Heads(nn.Sequential(detector, nn.Conv2d(2, 3, 1))).eval()
+    with torch.no_grad():
+        means = {"boxes": network(images)["boxes"].mean((0, 2, 3)), "scores": network(images)["more"][0].mean((0, 2))}
+    constant = Heads(network.body)
+    for name, mean in means.items():
+        head = getattr(constant, name)
+        head.weight.data.zero_()
+        head.bias.data.copy_(mean)
+    loss = loss_of(network, images, None).of(constant)
+    assert loss.value == pytest.approx(1, abs=1e-3) and 0 < loss.error < 0.2
 
 
 def test_where_no_plan_is_within_the_bound_the_network_is_kept(model, images, held_out):
@@ -144,8 +186,9 @@ def test_losses_are_those_of_pairs_of_predictions():
     before.weight.data, after.weight.data = torch.eye(2), torch.eye(2).flip(0)
     images = torch.tensor([[1.0, 0.0]] * 6 + [[0.0, 1.0]] * 4)
     labels = torch.tensor([0] * 10)  # the first is right on six, the second on the other four
-    loss = loss_of(before, images, labels)
+    loss = loss_of(before, images, labels).of
     assert loss(before).value == 0 and loss(before).error > 0 and loss(after).value == pytest.approx(20)
-    errors = [loss_of(before, images.repeat(n, 1), labels.repeat(n))(after).error for n in (1, 4, 16)]
+    errors = [loss_of(before, images.repeat(n, 1), labels.repeat(n)).of(after).error for n in (1, 4, 16)]
     assert all(1.8 < a / b < 2.2 for a, b in itertools.pairwise(errors))
-    assert loss_of(before, images, None)(before).value == 0 < loss_of(before, images, None)(after).value
+    divergence = loss_of(before, images, None).of
+    assert divergence(before).value == 0 < divergence(after).value

@@ -197,12 +197,13 @@ def test_several_outputs_end_the_spans_behind_which_they_part():
     assert loses.of(["relu"], 3) is not None and loses.of(["body.1"], 3) is not None
 
 
-def test_what_compares_one_tensor_refuses_several_outputs():
+def test_labels_are_refused_for_several_outputs():
     model, images = TwoHeads().eval(), torch.randn(64, *EXAMPLE.shape[1:])
+    labels = torch.zeros(64, dtype=torch.long)
     with pytest.raises(InputError, match="labels: the network gives a dict, not scores of classes"):
-        lf.importance(model, images, labels=torch.zeros(64, dtype=torch.long))
-    with pytest.raises(InputError, match="gives a dict, and the loss of a whole plan is measured on one tensor"):
-        loss_of(model, images, None)
+        lf.importance(model, images, labels=labels)
+    with pytest.raises(InputError, match=r"\[N, classes\], not a dict; give the images alone"):
+        loss_of(model, images, labels)
 
 
 @pytest.mark.parametrize("given", [lambda x: x, lambda x: 3, lambda x: {"size": x.shape[2]}, torch.relu])
