@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from layer_folding.export.exporting import export
 from layer_folding.fold.devices import best_device
 from layer_folding.fold.fitting.network_fit import FitResult, fit
+from layer_folding.fold.fitting.sides import RefusedFit
 from layer_folding.fold.folding import fold
 from layer_folding.fold.onnx_in import OnnxNetwork, read_network
 from layer_folding.fold.plan.fit_importances import going_on
@@ -29,6 +30,7 @@ from layer_folding.trt_bench.benchmarking import bench
 from .bench_results import BenchResult
 from .errors import InputError
 from .files import atomic_path
+from .fit_choices import Choice
 from .importance_tables import Importance, read_importance, write_importance
 from .latency_tables import Table
 from .measuring_tables import table
@@ -40,13 +42,15 @@ _OLDEST_OPSET = 17  # that networks are translated to
 @dataclass(frozen=True)
 class FasterFile:
     """A faster ONNX file ``path``: the ``plan`` for it, what was ``fitted``, weighted layers on the longest path before
-    and after (``depth``), and both files timed against each other (``bench``)."""
+    and after (``depth``), and both files timed against each other (``bench``). Fits that were ``left_out`` were planned
+    first, and were worse than a constant behind the other fits of that plan."""
 
     path: Path
     plan: Plan
     fitted: FitResult
     depth: tuple[int, int]
     bench: BenchResult
+    left_out: tuple[Choice, ...] = ()
 
 
 def fit_file(
@@ -83,7 +87,7 @@ def fit_file(
 
     Raises:
         InputError: the file cannot be read or converted, or the images do not fit it.
-        CheckError: no plan is that fast, a fit is worse than a constant, or the new file is not what was folded.
+        CheckError: no plan without refused fits is that fast, or the new file is not what was folded.
     """
     source, output = Path(source), Path(output)
     if output.suffix != ".onnx" or output.resolve() == source.resolve():
@@ -100,9 +104,16 @@ def fit_file(
     model, images = model.to(best_device()), images.to(best_device())
     example = images[:1]
     loses = kept_importance(folder, source, model, images, latency, progress)
-    planned = plan(model, example, latency, speedup=speedup, budget_ms=budget_ms, importance=loses)
-    write_plan(folder / "plan.json", planned)
-    fitted = fit(model, images, planned, epochs=epochs, force=force, progress=progress)
+    left_out: list[Choice] = []
+    fitted = None
+    while fitted is None:
+        possible = replace(loses, fits={choice: lost for choice, lost in loses.fits.items() if choice not in left_out})
+        planned = plan(model, example, latency, speedup=speedup, budget_ms=budget_ms, importance=possible)
+        write_plan(folder / "plan.json", planned)
+        try:
+            fitted = fit(model, images, planned, epochs=epochs, force=force, progress=progress)
+        except RefusedFit as refused:  # alone it was not: planning knows each fit alone
+            left_out.append(refused.choice)
     folded = fold(fitted.model.eval(), example).model
     progress("export")
     export(folded, example, output, opset=opset, batch=network.batch, images=images)
@@ -112,7 +123,7 @@ def fit_file(
         source = _with_size(source, example, folder / "original.onnx")
     timed = bench([source, output], runtime=runtime, batch=network.batch or 1, seconds=seconds, progress=progress)
     progress("")
-    return FasterFile(output, planned, fitted, (depth(model, example), depth(folded, example)), timed)
+    return FasterFile(output, planned, fitted, (depth(model, example), depth(folded, example)), timed, tuple(left_out))
 
 
 def kept_importance(

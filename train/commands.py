@@ -1,6 +1,7 @@
 """The commands of training: their options become settings, the stages get these, and what came of it is printed."""
 
 import argparse
+import sys
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -95,6 +96,9 @@ def _fit_file(given: argparse.Namespace) -> None:
         given.run, images, given.output, speedup=given.speedup, budget_ms=given.budget_ms, runtime=given.runtime,
         epochs=given.epochs, force=given.force, progress=progress,
     )  # fmt: skip
+    for choice in done.left_out:
+        note = f"{choice} is left out: behind the other fits of the first plan it is worse than a constant"
+        print(f"note: {note}", file=sys.stderr)
     rows = [["fitted", "error", "in place of"]]
     rows += [[str(layer.shape), f"{layer.error:.3f}", " + ".join(layer.layers)] for layer in done.fitted.layers]
     low, high = done.bench.ci95

@@ -70,13 +70,21 @@ def put(sides: Sides, part: Part, weights: FittedWeights) -> tuple[Placed, float
     return placed, error.value
 
 
-def require_close(choice: Choice, error: float) -> None:
-    """Raise CheckError where a layer with this relative ``error`` is worse than a constant."""
-    if not error <= 1:
-        raise CheckError(
+class RefusedFit(CheckError):
+    """A layer, that of ``choice``, is worse than a constant: its relative error is ``error``."""
+
+    def __init__(self, choice: Choice, error: float):
+        super().__init__(
             f"{' '.join(choice.activations)}: fitted with shape {choice.shape!r}, the error is {error:.2f} times "
             "that of a constant; leave the fit out, give a larger shape, or force it"
         )
+        self.choice = choice
+
+
+def require_close(choice: Choice, error: float) -> None:
+    """Raise RefusedFit where a layer with this relative ``error`` is worse than a constant."""
+    if not error <= 1:
+        raise RefusedFit(choice, error)
 
 
 def outputs_of(running: Running) -> list[tuple[Tensor, ...]]:

@@ -10,8 +10,10 @@ import torch
 from PIL import Image
 
 import layer_folding as lf
+from layer_folding import fitting_files
 from layer_folding.command_line import run
 from layer_folding.errors import InputError
+from layer_folding.fold.fitting.sides import RefusedFit
 from layer_folding.fold.plan.fit_importances import going_on
 from layer_folding.train import commands
 from layer_folding.train.unlabelled import read_images
@@ -65,6 +67,27 @@ def test_from_file_to_faster_file(file, images, capsys):
     (first,) = kept.glob("importance-*.csv")
     assert run(lambda: commands.main([*arguments, "--mean", "0.1", "0.1", "0.1"])) == 0  # other images for the network
     assert len({*kept.glob("importance-*.csv")} - {first}) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.alone
+def test_a_plan_whose_fit_is_refused_is_made_again_without_it(file, images, capsys, monkeypatch):
+    """Alone, each fit is better than a constant; behind others a fit may not be."""
+    fit, first = fitting_files.fit, []
+
+    def refusing(model, images, plan, **given):
+        if not first:
+            first.extend(plan.choices)
+            raise RefusedFit(first[0], 1.01)
+        assert first[0] not in plan.choices
+        return fit(model, images, plan, **given)
+
+    monkeypatch.setattr(fitting_files, "fit", refusing)
+    output = file.with_name("faster.onnx")
+    arguments = ["fit", str(file), "--images", str(images), "-o", str(output), "--runtime", "onnxruntime", "--force"]
+    assert run(lambda: commands.main(arguments)) == 0
+    assert f"note: {first[0]} is left out: " in capsys.readouterr().err
+    assert str(first[0]) not in (output.with_suffix(".fit") / "plan.json").read_text() and output.exists()
 
 
 @pytest.mark.slow
