@@ -1,6 +1,7 @@
 """From what prefold leaves to the network that fine-tuning trains: activations removed, and padding hoisted."""
 
 import copy
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,9 +15,9 @@ from layer_folding.epoch_records import Epoch
 from layer_folding.errors import NothingToFold
 from layer_folding.evalset import read_evalset
 from layer_folding.fold import checkpoints
-from layer_folding.fold.batch_norms import BATCH, take_statistics
-from layer_folding.fold.fitting.divergences import tensors_of
-from layer_folding.fold.fitting.tuning import Outputs, divergence_of
+from layer_folding.fold.batch_norms import take_statistics
+from layer_folding.fold.fitting.divergences import Divergence, tensors_of
+from layer_folding.fold.fitting.imitation import SAMPLE, Imitation, imitation_of
 from layer_folding.fold.gating import gates, harden
 from layer_folding.fold.graph.tracing import trace
 from layer_folding.fold.regions.padding import Hoisted, hoist_padding
@@ -61,35 +62,35 @@ def hardened(
     gated, hoisted = _gated(recipe, trust)
     checkpoints.fill(gated, weights, parent)
     images = torch.from_numpy(read_evalset(run / "calib.npz").inputs())
-    trained = _outputs(gated.eval(), images)
+    trained = imitation_of(copy.deepcopy(gated).eval(), images[:SAMPLE])
     choice = _choice(gated, recipe, settings, run)
     hard = harden(gated, threshold=1.0 if recipe.planned else settings.threshold)
     removed, moved = FINETUNE.steps
-    hard = _closest(hard, trained)
+    hard = _closest(hard, trained, images)
     accuracy = {removed: loop.accuracy(hard, dataset)}
     hard, more = hoist_padding(hard, example_of(recipe))
-    hard = _closest(hard, trained)
+    hard = _closest(hard, trained, images)
     accuracy[moved] = loop.accuracy(hard, dataset)
     return Hardened(hard, choice.removed, choice.kept, [*hoisted, *more], accuracy)
 
 
-@torch.no_grad()
-def _outputs(model: nn.Module, images: Tensor) -> Outputs:
-    """What ``model``, in eval mode, gives for ``images``."""
-    parts = [tensors_of(model(batch)) for batch in images.split(BATCH)]
-    return Outputs(images, tuple(map(torch.cat, zip(*parts, strict=True))))
-
-
-def _closest(model: nn.Module, trained: Outputs) -> nn.Module:
-    """``model``, or a copy with BatchNorm statistics of these images, whichever is closer to what it was ``trained`` to
-    give.
+def _closest(model: nn.Module, trained: Imitation, images: Tensor) -> nn.Module:
+    """``model``, or a copy with BatchNorm statistics of ``images``, whichever is closer to the network as ``trained``.
 
     New statistics save a network whose values have changed. They harm a network whose values are as they were: training
     took its own statistics from images that were cropped and mirrored.
     """
     anew = copy.deepcopy(model)
-    take_statistics(anew, trained.images)
-    return min((model.eval(), anew), key=lambda network: divergence_of(network, trained, BATCH).mean)
+    take_statistics(anew, images)
+    return min((model.eval(), anew), key=lambda network: _distance(network, trained, images))
+
+
+@torch.no_grad()
+def _distance(network: nn.Module, trained: Imitation, images: Tensor) -> float:
+    total = Divergence(trained.measure)
+    for x in images.split(trained.batch):
+        total.add(tensors_of(trained.original(x)), tensors_of(network(x)))
+    return total.mean if math.isfinite(total.mean) else math.inf
 
 
 def _gated(recipe: Recipe, trust: str | None) -> tuple[nn.Module, list[Hoisted]]:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from random import Random
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -10,7 +11,7 @@ from torch import nn
 import layer_folding as lf
 from layer_folding.fit_choices import Choice
 from layer_folding.fold.plan.candidates import candidates
-from layer_folding.trt_bench import timer
+from layer_folding.trt_bench import inference_times, timer
 from tests.fold.plan.latency_tables import table_of, with_activation
 
 EXAMPLE = torch.zeros(1, 1, 16, 16)
@@ -164,7 +165,13 @@ def test_the_network_is_not_modified(model, table):
 @pytest.mark.slow
 def test_from_a_network_to_its_plan(tmp_path, monkeypatch):
     """The table is measured here, by a clock for which all segments take 1 ms, and read again."""
-    monkeypatch.setattr(timer, "measure", lambda *_, **__: timer.Timing([[1.0] * 50], [], [], {}))
+
+    def measure(repeats, *_, **__):
+        (repeat,) = repeats
+        return timer.Timing([np.ones(len(repeat(50))).tolist()], [], [], {})
+
+    monkeypatch.setattr(timer, "measure", measure)
+    monkeypatch.setattr(inference_times, "latency", lambda trace: np.ones(len(trace)))
     model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 1), nn.ReLU(), nn.Conv2d(8, 4, 1)).eval()
     said: list[str] = []
     given = {"folder": tmp_path, "batch": 2, "runtime": "onnxruntime", "progress": said.append}
