@@ -24,11 +24,10 @@ class Experiment:
     @property
     def commands(self) -> tuple[str, ...]:
         """The commands of each run, but for the seed."""
-        return without_seed(self.first)
+        return _without_seed(self.first)
 
 
-def without_seed(note: Note) -> tuple[str, ...]:
-    """The commands of ``note`` as they are with the default seed."""
+def _without_seed(note: Note) -> tuple[str, ...]:
     return tuple(_SEED.sub("", command) for command in note.commands)
 
 
@@ -36,6 +35,6 @@ def experiments(runs: Mapping[str, Note]) -> list[Experiment]:
     """The experiments of ``runs``, in the order in which they appear."""
     groups: dict[tuple[object, ...], dict[str, Note]] = {}
     for name, note in runs.items():
-        same = (note.model, without_seed(note), note.versions.get("layer-folding"), note.accuracy["original"])
+        same = (note.model, _without_seed(note), note.versions.get("layer-folding"), note.accuracy["original"])
         groups.setdefault(same, {})[name] = note
     return [Experiment(_NUMBER.sub("", next(iter(group))), group) for group in groups.values()]

@@ -244,10 +244,11 @@ def _commands(experiment: Experiment) -> list[str]:
     if note.latency:
         device = note.latency.device
         where = f"latency by {note.latency.runtime} {device.runtime_version} on {device.name}"
+    versions = " or ".join(dict.fromkeys(_versions(each.versions) for each in experiment.runs.values()))
     each = f"; {runs} runs, each with another `--seed` for the stages that train or fit" if runs > 1 else ""
     commands = "\n".join(["```sh", *experiment.commands, "python -m fold fold RUN", "```"])
     return [
         f"### {experiment.name}",
-        f"{_versions(note.versions)}; {where}{each}.",
+        f"{versions}; {where}{each}.",
         f"<!-- not run: trains for hours -->\n{commands}",
     ]

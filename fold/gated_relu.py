@@ -18,15 +18,19 @@ def gated_relu(x: Tensor, alpha: Tensor, scale: Tensor, shift: Tensor) -> Tensor
     Gradients reach ``x`` and ``alpha``; ``scale`` and ``shift`` are taken for constants, and ``scale`` is 0 or more.
     """
     if x.is_cuda:
-        return _in_two_kernels(x, alpha, scale, shift)
+        return _in_two_kernels(x, alpha, scale, shift, in_place=False)
     return _GatedReLU.apply(x, alpha, scale, shift)
 
 
-def _in_two_kernels(x: Tensor, alpha: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """The slope for positive numbers times PReLU, whose own slope there is 1; plus the shift."""
+def _in_two_kernels(x: Tensor, alpha: Tensor, scale: Tensor, shift: Tensor, *, in_place: bool) -> Tensor:
+    """The slope for positive numbers times PReLU, whose own slope there is 1; plus the shift.
+
+    Without a tensor for PReLU where that is ``in_place``, through which no gradient flows.
+    """
     positive = (1 - alpha + alpha * scale).clamp(min=_TINY)
     channels = (-1, *(1,) * (x.ndim - 2))
-    return torch.addcmul((alpha * shift).view(channels), F.prelu(x, alpha * scale / positive), positive.view(channels))
+    y = F.prelu(x, alpha * scale / positive)
+    return torch.addcmul((alpha * shift).view(channels), y, positive.view(channels), out=y if in_place else None)
 
 
 class _GatedReLU(torch.autograd.Function):
@@ -36,10 +40,7 @@ class _GatedReLU(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, alpha: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         ctx.alpha = alpha.item()
         ctx.save_for_backward(x, scale, shift)
-        channels = (-1, *(1,) * (x.ndim - 2))
-        positive = (1 - alpha + alpha * scale).clamp(min=_TINY)
-        y = F.prelu(x, alpha * scale / positive)
-        return torch.addcmul((alpha * shift).view(channels), y, positive.view(channels), out=y)
+        return _in_two_kernels(x, alpha, scale, shift, in_place=True)
 
     @staticmethod
     @once_differentiable

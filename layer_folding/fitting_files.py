@@ -50,7 +50,7 @@ class FasterFile:
     fitted: FitResult
     depth: tuple[int, int]
     bench: BenchResult
-    left_out: tuple[Choice, ...] = ()
+    left_out: tuple[Choice, ...]
 
 
 def fit_file(
@@ -113,6 +113,8 @@ def fit_file(
         try:
             fitted = fit(model, images, planned, epochs=epochs, force=force, progress=progress)
         except RefusedFit as refused:  # alone it was not: planning knows each fit alone
+            if refused.choice not in possible.fits:
+                raise
             left_out.append(refused.choice)
     folded = fold(fitted.model.eval(), example).model
     progress("export")

@@ -71,7 +71,7 @@ class TimedSegment:
     stdev: NonNegative
     ci95: tuple[NonNegative, NonNegative]
     visits_ms: tuple[tuple[NonNegative, ...], ...]
-    whole_ms: tuple[NonNegative, ...] = ()
+    whole_ms: tuple[NonNegative, ...]
 
     def __post_init__(self) -> None:
         if self.error < 0:

@@ -12,11 +12,10 @@ from torch import Tensor, fx, nn
 
 from layer_folding import epoch_records
 from layer_folding.epoch_records import Epoch
-from layer_folding.errors import NothingToFold
+from layer_folding.errors import CheckError, NothingToFold
 from layer_folding.evalset import read_evalset
 from layer_folding.fold import checkpoints
 from layer_folding.fold.batch_norms import take_statistics
-from layer_folding.fold.fitting.divergences import Divergence, tensors_of
 from layer_folding.fold.fitting.imitation import SAMPLE, Imitation, imitation_of
 from layer_folding.fold.gating import gates, harden
 from layer_folding.fold.graph.tracing import trace
@@ -30,6 +29,8 @@ from .choosing import GateChoice, choose, depth_without, opened
 from .data import Dataset
 from .metrics import draw_gates
 from .settings import FinetuneSettings
+
+_COMPARED = 512  # images, enough to tell which of two networks is closer
 
 
 @dataclass(frozen=True)
@@ -66,10 +67,12 @@ def hardened(
     choice = _choice(gated, recipe, settings, run)
     hard = harden(gated, threshold=1.0 if recipe.planned else settings.threshold)
     removed, moved = FINETUNE.steps
-    hard = _closest(hard, trained, images)
+    if not recipe.planned:  # a plan's network is hardened already, and has been trained so
+        hard = _closest(hard, trained, images)
     accuracy = {removed: loop.accuracy(hard, dataset)}
     hard, more = hoist_padding(hard, example_of(recipe))
-    hard = _closest(hard, trained, images)
+    if more:
+        hard = _closest(hard, trained, images)
     accuracy[moved] = loop.accuracy(hard, dataset)
     return Hardened(hard, choice.removed, choice.kept, [*hoisted, *more], accuracy)
 
@@ -82,15 +85,14 @@ def _closest(model: nn.Module, trained: Imitation, images: Tensor) -> nn.Module:
     """
     anew = copy.deepcopy(model)
     take_statistics(anew, images)
-    return min((model.eval(), anew), key=lambda network: _distance(network, trained, images))
+    return min((model.eval(), anew), key=lambda network: _distance(network, trained, images[:_COMPARED]))
 
 
-@torch.no_grad()
 def _distance(network: nn.Module, trained: Imitation, images: Tensor) -> float:
-    total = Divergence(trained.measure)
-    for x in images.split(trained.batch):
-        total.add(tensors_of(trained.original(x)), tensors_of(network(x)))
-    return total.mean if math.isfinite(total.mean) else math.inf
+    try:
+        return trained.divergence(network, images.split(trained.batch)).mean
+    except CheckError:  # values that explode; training may save the network
+        return math.inf
 
 
 def _gated(recipe: Recipe, trust: str | None) -> tuple[nn.Module, list[Hoisted]]:

@@ -30,7 +30,7 @@ from .segments import SegmentNetwork
 
 AGREE = 0.05  # visits that are slower than the fastest by more were disturbed
 
-Visit = np.ndarray  # samples
+Samples = tuple[float, ...]  # of a visit, ms
 
 
 @dataclass(frozen=True)
@@ -81,22 +81,21 @@ def measure(
             continue
         label = f"visit {visit + 1}, segment {number} of {len(wanted)}, {segment.path.name}"
         model, samples, beside = stand.visit(segment, labelled(progress, label))
-        known[segment.digest] = _with_visit(before, segment, model.input_shape, samples, beside)
+        visited, wholes = (before.visits_ms, before.whole_ms) if before else ((), ())
+        known[segment.digest] = _timed(segment, model.input_shape, (*visited, samples), (*wholes, *beside))
         ran = replace(table.settings, runtime={**table.settings.runtime, **records.as_json(model.settings)})
         table = replace(table, settings=ran, segments=tuple(known.values()))
         write_table(output, table)
         visits += 1
     stand.close()
-    whole = _summed_up(known[stand.whole.digest])
+    whole = known[stand.whole.digest].time
     found = [replace(known[each.digest], file=each.path.name, names=each.names) for each in wanted]
-    table = replace(
-        table, segments=tuple(_summed_up(each, whole.time) for each in found), complete=True, source=str(output)
-    )
+    table = replace(table, segments=tuple(_scaled(each, whole) for each in found), complete=True, source=str(output))
     write_table(output, table)
     return Measurement(table, visits, waiting.part())
 
 
-def comparable(segment: TimedSegment) -> list[Visit]:
+def _comparable(segment: TimedSegment) -> list[np.ndarray]:
     """The visits to ``segment`` as parts of the whole network; those to the whole network in ms."""
     if not segment.whole_ms:
         return [np.array(samples) for samples in segment.visits_ms]
@@ -105,14 +104,14 @@ def comparable(segment: TimedSegment) -> list[Visit]:
 
 def settled(segment: TimedSegment, bound: float) -> bool:
     """Whether two visits agree, and half the 95 % interval is less than ``bound`` of the median."""
-    visits = comparable(segment)
+    visits = _comparable(segment)
     if len(visits) < 2:
         return False
     median, low, high = stats.median_interval(np.concatenate(_believed(visits)))
     return (high - low) / 2 < bound * median
 
 
-def _believed(visits: Sequence[Visit]) -> Sequence[Visit]:
+def _believed(visits: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
     """Of the visits to a segment those that agree with the fastest; all, where no other does."""
     medians = [float(np.median(samples)) for samples in visits]
     limit = (1 + AGREE) * min(medians)
@@ -120,27 +119,21 @@ def _believed(visits: Sequence[Visit]) -> Sequence[Visit]:
     return agreeing if len(agreeing) > 1 else visits
 
 
-def _with_visit(
-    before: TimedSegment | None,
+def _timed(
     segment: SegmentNetwork,
     input_shape: tuple[int, ...],
-    samples: tuple[float, ...],
-    beside: float | None,
+    visits: tuple[tuple[float, ...], ...],
+    whole: tuple[float, ...],
 ) -> TimedSegment:
-    """``segment`` with the ``samples`` of one more visit, and the time of the whole network ``beside`` it; in ms, not
-    yet scaled to the time of the whole network."""
-    middle = float(np.median(samples))
-    begun = before or TimedSegment(
-        segment.names, segment.path.name, segment.digest, input_shape, middle, 0.0, (middle, middle), (samples,)
-    )
-    visits = (*before.visits_ms, samples) if before else (samples,)
-    return replace(begun, visits_ms=visits, whole_ms=(*begun.whole_ms, beside) if beside else ())
+    """``segment`` by its ``visits`` so far; ``whole`` is the time of the whole network beside each, ms."""
+    named = (segment.names, segment.path.name, segment.digest, tuple(input_shape))
+    timed = TimedSegment(*named, 0.0, 0.0, (0.0, 0.0), visits, whole)
+    return _scaled(timed, float(np.median(whole)) if whole else 1.0)
 
 
-def _summed_up(segment: TimedSegment, whole: float = 1.0) -> TimedSegment:
-    """``segment`` with the time that its visits tell, where the ``whole`` network takes so many ms."""
-    scale = whole if segment.whole_ms else 1.0
-    samples = scale * np.concatenate(_believed(comparable(segment)))
+def _scaled(segment: TimedSegment, whole: float) -> TimedSegment:
+    """``segment`` with the time that its visits tell, where the whole network takes ``whole`` ms."""
+    samples = (whole if segment.whole_ms else 1.0) * np.concatenate(_believed(_comparable(segment)))
     median, low, high = stats.median_interval(samples)
     return replace(segment, time=median, stdev=float(np.std(samples)), ci95=(low, high))
 
@@ -153,9 +146,9 @@ class _Stand:
 
     def visit(
         self, segment: SegmentNetwork, progress: Callable[[str], None]
-    ) -> tuple[Loaded, tuple[float, ...], float | None]:
+    ) -> tuple[Loaded, Samples, tuple[float, ...]]:
         """Time ``segment``: the network, closed again, its samples in ms, and the median time of the whole network
-        beside it, None where that is the segment. Raises InputError and CheckError."""
+        beside it, which is nothing where that is the segment. Raises InputError and CheckError."""
         progress("loading")
         model = self._load(segment)
         alone = segment == self.whole
@@ -169,7 +162,7 @@ class _Stand:
         repeat = model.repeat if alone else timer.in_network(model.repeat, whole)
         timing = timer.measure([repeat], self._how.seconds, progress=progress, untimed=0)
         model.close()  # a board cannot hold the buffers of all segments
-        return model, tuple(timing.samples_ms[0]), None if alone else float(np.median(np.concatenate(beside)))
+        return model, tuple(timing.samples_ms[0]), () if alone else (float(np.median(np.concatenate(beside))),)
 
     def close(self) -> None:
         """Give back the memory of the whole network, if it was loaded."""

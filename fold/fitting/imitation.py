@@ -49,9 +49,13 @@ class Imitation:
         where = "pixels" if self.spatial else "images"
         return f"agreement with the original network, the share of {where} with the same class"
 
-    @torch.no_grad()
     def accuracy(self, model: nn.Module, batches: Iterable[Tensor]) -> float:
-        """From 0 to 1: the `Divergence.fidelity` of ``model``, in eval mode, on ``batches`` of images `[N, C, H, W]`.
+        """From 0 to 1: the `Divergence.fidelity` of `divergence`. Raises as that does."""
+        return self.divergence(model, batches).fidelity
+
+    @torch.no_grad()
+    def divergence(self, model: nn.Module, batches: Iterable[Tensor]) -> Divergence:
+        """How far ``model``, in eval mode, is from the original network on ``batches`` of images `[N, C, H, W]`.
 
         The original network is moved to the device of ``model``. Raises CheckError as `require_finite` does.
         """
@@ -61,7 +65,7 @@ class Imitation:
             expected, given = tensors_of(self.original(x)), tensors_of(model(x))
             require_finite([*expected, *given])
             total.add(expected, given)
-        return total.fidelity
+        return total
 
 
 @torch.no_grad()

@@ -8,14 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-import layer_folding as lf
 from layer_folding import epoch_records
 from layer_folding.command_line import run
 from layer_folding.epoch_records import Epoch
 from layer_folding.errors import InputError
 from layer_folding.fold import checkpoints, gates, saving
 from layer_folding.fold import commands as fold_command
-from layer_folding.fold.batch_norms import take_statistics
 from layer_folding.fold.models import build
 from layer_folding.fold.replaying import replay
 from layer_folding.train import commands as command
@@ -124,28 +122,6 @@ def test_weights_with_gates_of_the_original_code(images, tmp_path, capsys):
     assert recipe.accuracy.keys() == {"original", "prefold"}
     recipe = checkpoints.load(tmp_path / "run" / "hardened.safetensors")[1]
     assert recipe.removed == ("layer1.1.relu", "layer2.1.relu_1")
-
-
-@pytest.mark.parametrize(("alpha", "changes"), [(1.0, False), (0.3, True)])
-def test_new_statistics_are_kept_where_they_help(images, tmp_path, alpha, changes):
-    """Gates that are open to 1 change nothing when they are removed, so the statistics of the training stay."""
-    torch.manual_seed(0)
-    network = build("resnet20", 2, shortcut="B", head="fc")
-    gated = lf.linearize(network, torch.zeros(1, 3, 32, 32), gate="all", linear="identity")
-    for gate in list(lf.gates(gated).values())[1:]:
-        gate.alpha.data.fill_(alpha)
-    take_statistics(gated, torch.randn(64, 3, 32, 32))
-    state = {name: value for name, value in gated.state_dict().items() if not name.endswith("alpha")}
-    names = [f"layer{stage}.{block}.alpha{n}.alpha" for stage in (1, 2, 3) for block in range(3) for n in (1, 2)]
-    torch.save({**state, **{name: torch.tensor([alpha]) for name in names}}, tmp_path / "prefold.ckpt")
-    arguments = ("--model", "resnet20", "--data", images, "--weights", tmp_path / "prefold.ckpt")
-    assert call("pretrain", "--run", tmp_path / "run", *arguments, "--epochs", 0) == 0
-    assert call("prefold", "--run", tmp_path / "run", "--epochs", 0) == 0
-    few = ("--threshold", 0.2, "--max-growth", 1000)
-    assert call("finetune", "--run", tmp_path / "run", "--epochs", 0, *few) == 0
-    before, after = (checkpoints.read(tmp_path / "run" / f"{name}.safetensors")[1] for name in ("prefold", "hardened"))
-    means = [name for name in after if name.endswith("running_mean")]
-    assert len(means) == 21 and {torch.equal(before[name], after[name]) for name in means} == {not changes}
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from layer_folding.latency_tables import Settings, Table, TimedSegment
 def timed(name: str, time: float, input_shape: tuple[int, ...] = (3, 8, 8), error: float = 0.01) -> TimedSegment:
     """A segment of batch 1 that takes ``time`` +- ``error`` ms."""
     ends = (time - error, time + error)
-    return TimedSegment((name,), f"{name}.onnx", name, (1, *input_shape), time, 0.01, ends, ((time,),))
+    return TimedSegment((name,), f"{name}.onnx", name, (1, *input_shape), time, 0.01, ends, ((time,),), ())
 
 
 def table(*segments: TimedSegment) -> Table:
